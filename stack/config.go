@@ -1,0 +1,108 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"log/slog"
+	"time"
+)
+
+// I/O modes of a mount, see Config.IO.
+const (
+	// IOPassthrough hands every file that one layer serves to the kernel.
+	// A descriptor opened read-only on a lower file before its copy-up goes
+	// on showing the lower content.
+	IOPassthrough = "passthrough"
+	// IOCoherent serves the lower files of a writable mount through the
+	// page cache, under one node that stays over copy-up, so that every
+	// descriptor, mapping and lock sees later writes. Upper files, and all
+	// files of a read-only mount, are passed through as with IOPassthrough.
+	IOCoherent = "coherent"
+)
+
+// Choices of Config.Passthrough.
+const (
+	PassthroughAuto    = "auto"    // where the kernel takes it; refusals are per file and counted
+	PassthroughRequire = "require" // a layer that cannot be passed through refuses the mount
+	PassthroughOff     = "off"     // every file is read and written by the daemon
+)
+
+// Config says what to mount where. The zero value of each optional field is
+// its default.
+type Config struct {
+	// Upper and Work are the upper directory and its work directory, on one
+	// mount of one file system. Both empty: the mount is read-only.
+	Upper, Work string
+	// Lowers are the lower directories, topmost first. At least one.
+	Lowers []string
+	// Mountpoint is the directory to mount over; Source is the first column
+	// of the mount table ("plyfs" when empty).
+	Mountpoint, Source string
+
+	IO            string // IOPassthrough (default) or IOCoherent
+	Passthrough   string // PassthroughAuto (default), PassthroughRequire or PassthroughOff
+	MaxStackDepth int    // 1 or 2; 0: the smallest that lets most layers be passed through
+
+	// Volatile gives up durability: nothing is synced.
+	Volatile bool
+	// NoACL turns POSIX ACLs off.
+	NoACL bool
+
+	// MountFlags are MS_* bits of mount(2); MountData further options that
+	// the kernel's FUSE takes, such as a security context.
+	MountFlags uintptr
+	MountData  []string
+
+	// Threads bounds the threads that serve requests, FDCache the directory
+	// descriptors kept open. 0: chosen by the machine's limits.
+	Threads, FDCache int
+
+	// Timeout is how long the kernel may keep entries and attributes.
+	// 0: a day, for nothing but the mount itself changes them.
+	Timeout time.Duration
+
+	// Policy decides about names and files; nil: the layers' order alone.
+	Policy Policy
+
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// Error is a refusal in words: what is wrong with which path, and the mend.
+type Error struct {
+	Kind ErrorKind
+	Path string
+	Msg  string
+	Mend string
+	Err  error
+}
+
+// ErrorKind sorts the refusals of Open and Mount for exit codes.
+type ErrorKind int
+
+// The kinds of refusal.
+const (
+	KindUsage       ErrorKind = iota // the options contradict each other or name something wrong
+	KindEnvironment                  // the machine lacks something: /dev/fuse, a privilege, a kernel feature
+	KindBusy                         // in use by another mount or process
+	KindJournal                      // the journal is newer, damaged or of other layers
+	KindIO                           // the file system below failed
+)
+
+// Error implements error in one line.
+func (e *Error) Error() string {
+	s := e.Msg
+	if e.Path != "" {
+		s = e.Path + ": " + s
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	if e.Mend != "" {
+		s += "; " + e.Mend
+	}
+	return s
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }

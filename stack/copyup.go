@@ -1,0 +1,389 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"strconv"
+	"syscall"
+
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// copyKind says how much of a file is copied.
+type copyKind uint8
+
+const (
+	copyWhole copyKind = iota
+	copyEmpty          // O_TRUNC: size 0, no data (copy_up.c:ovl_copy_up_flags)
+)
+
+// copyUp brings a node to upper, its parents first. It does nothing when the
+// node is there; of several callers one copies. Errors: EROFS without upper,
+// and what the file systems say.
+//
+// Precondition: no lock is held.
+func (fs *FS) copyUp(n *node, kind copyKind) error {
+	if fs.upper == nil {
+		return syscall.EROFS
+	}
+	if n.isDir() {
+		return fs.copyUpDir(n)
+	}
+	n.mu.RLock()
+	up := n.up
+	n.mu.RUnlock()
+	if up {
+		return nil
+	}
+	unlock := fs.copying.lock(n)
+	defer unlock()
+	err := fs.copyUpFile(n, kind)
+	if err != nil {
+		fs.count.copyFailed.Add(1)
+	}
+	return err
+}
+
+// tmpName is a name that nothing else uses in the work directory.
+func (fs *FS) tmpName() string { return "#" + strconv.FormatUint(fs.tmpSeq.Add(1), 16) }
+
+// copyUpDir makes an upper directory for a merged one. A parent is locked
+// before its child, from the topmost that is missing down.
+func (fs *FS) copyUpDir(n *node) error {
+	for n.dir.upper() == nil {
+		n.mu.RLock()
+		if len(n.names) == 0 {
+			n.mu.RUnlock()
+			return syscall.ENOENT // removed, yet still held by a process
+		}
+		at := n.names[0]
+		n.mu.RUnlock()
+		if err := fs.copyUpDir(at.parent); err != nil {
+			return err
+		}
+		if err := fs.copyUpDirAt(n, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyUpDirAt copies one directory up, unless it has been moved from the name
+// or copied up meanwhile.
+func (fs *FS) copyUpDirAt(n *node, at nameRef) error {
+	at.parent.mu.Lock()
+	defer at.parent.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dir.upper() != nil || !n.hasName(at.parent, at.name) {
+		return nil
+	}
+	src := n.dir.low.dirs[0]
+	var st unix.Stat_t
+	if err := src.Stat("", &st); err != nil {
+		return err
+	}
+	tmp := fs.tmpName()
+	if err := fs.tmp.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	err := fs.copyMeta(src, "", tmp, &st)
+	if err == nil {
+		err = fs.publish(tmp, at)
+	}
+	if err != nil {
+		_ = fs.tmp.Rmdir(tmp)
+		return err
+	}
+	n.dir.upDir.Store(at.parent.dir.upper().Child(at.name))
+	n.dir.defACL = unknown
+	fs.count.copyDirs.Add(1)
+	return nil
+}
+
+// publish renames a finished temporary entry to its name in upper, keeping the
+// parent's times: for users the name was always there.
+// Precondition: at.parent.mu is held for writing.
+func (fs *FS) publish(tmp string, at nameRef) error {
+	up := at.parent.dir.upper()
+	var st unix.Stat_t
+	if err := up.Stat("", &st); err != nil {
+		return err
+	}
+	if err := fs.tmp.Rename(tmp, up, at.name, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	return up.Utimens("", [2]unix.Timespec{st.Atim, st.Mtim})
+}
+
+// copyMeta gives a temporary entry the xattrs, owner, mode and times of its
+// source, in the order in which one clears what another sets.
+func (fs *FS) copyMeta(src *layers.Dir, name, tmp string, st *unix.Stat_t) error {
+	from, to := layers.At{Dir: src, Name: name}, layers.At{Dir: fs.tmp, Name: tmp}
+	err := layers.CopyXattrs(from, to, func(attr string) bool {
+		return !fs.privateAttr(attr, true) && attr != xattrCapability
+	})
+	if err != nil {
+		return err
+	}
+	if err := fs.tmp.Chown(tmp, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := fs.tmp.Chmod(tmp, st.Mode&07777); err != nil {
+			return err
+		}
+	}
+	// chown clears it, so it comes last.
+	err = layers.CopyXattrs(from, to, func(attr string) bool { return attr == xattrCapability })
+	if err != nil {
+		return err
+	}
+	return fs.tmp.Utimens(tmp, [2]unix.Timespec{st.Atim, st.Mtim})
+}
+
+// copyUpFile copies a non-directory up. The data is copied without a lock on
+// any directory, for a lower file does not change; then the copy is published
+// under locks. Precondition: the caller holds the node's copy-up slot.
+func (fs *FS) copyUpFile(n *node, kind copyKind) error {
+	n.mu.RLock()
+	up, low := n.up, n.low
+	names := append([]nameRef(nil), n.names...)
+	n.mu.RUnlock()
+	if up {
+		return nil
+	}
+	for _, at := range names {
+		if err := fs.copyUpDir(at.parent); err != nil {
+			return err
+		}
+	}
+	tmp := fs.tmpName()
+	if err := fs.copyToTmp(low, tmp, n.origin, kind); err != nil {
+		_ = fs.tmp.Unlink(tmp)
+		return err
+	}
+	err := fs.publishFile(n, tmp)
+	if err != nil {
+		_ = fs.tmp.Unlink(tmp)
+	}
+	return err
+}
+
+// copyToTmp makes a complete copy of a lower file in the work directory.
+func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind copyKind) error {
+	var st unix.Stat_t
+	if err := low.d.Stat(low.name, &st); err != nil {
+		return err
+	}
+	if err := fs.copyBody(low, tmp, &st, kind); err != nil {
+		return err
+	}
+	if err := fs.copyMeta(low.d, low.name, tmp, &st); err != nil {
+		return err
+	}
+	return fs.tmp.Setxattr(tmp, xattrOrigin, encodeOrigin(origin), 0)
+}
+
+// copyBody creates the copy and fills it.
+func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return fs.copyData(low, tmp, st, kind)
+	case unix.S_IFLNK:
+		target, err := low.d.Readlink(low.name)
+		if err != nil {
+			return err
+		}
+		fs.count.copyOthers.Add(1)
+		return fs.tmp.Symlink(target, tmp)
+	default:
+		fs.count.copyOthers.Add(1)
+		return fs.tmp.Mknod(tmp, st.Mode&unix.S_IFMT|0o600, st.Rdev)
+	}
+}
+
+// copyData copies a regular file, and makes it durable before it can get its
+// name: after a power cut no name may show a half-copied file.
+func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind) error {
+	dst, err := fs.tmp.Open(tmp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	fs.count.copyFiles.Add(1)
+	if kind == copyEmpty || st.Size == 0 {
+		return nil
+	}
+	src, err := fs.openLowerData(low)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	copied, how, err := layers.CopyData(dst, src, st.Size, layers.CopyOptions{})
+	if err != nil {
+		return err
+	}
+	fs.count.copied(how, uint64(copied))
+	if fs.cfg.Volatile {
+		return nil
+	}
+	return unix.Fdatasync(dst)
+}
+
+// openLowerData opens a lower file for reading.
+func (fs *FS) openLowerData(low lowerFile) (int, error) {
+	return low.d.Open(low.name, unix.O_RDONLY, 0)
+}
+
+// publishFile gives a finished copy its place: under the node's name, in the
+// index too if the lower file has several links, or under no name at all if
+// the node has none left.
+func (fs *FS) publishFile(n *node, tmp string) error {
+	at, ok := fs.lockName(n)
+	if !ok {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return fs.publishOrphan(n, tmp)
+	}
+	defer at.parent.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hard {
+		if err := fs.publishIndexed(n, tmp, at); err != nil {
+			return err
+		}
+	} else if err := fs.publish(tmp, at); err != nil {
+		return err
+	}
+	n.up = true
+	return fs.followCopyUpLocked(n)
+}
+
+// lockName locks the directory of one of the node's names.
+func (fs *FS) lockName(n *node) (nameRef, bool) {
+	for {
+		n.mu.RLock()
+		if len(n.names) == 0 {
+			n.mu.RUnlock()
+			return nameRef{}, false
+		}
+		at := n.names[0]
+		n.mu.RUnlock()
+		at.parent.mu.Lock()
+		n.mu.RLock()
+		still := n.hasName(at.parent, at.name)
+		n.mu.RUnlock()
+		if still {
+			return at, true
+		}
+		at.parent.mu.Unlock()
+	}
+}
+
+// publishOrphan keeps a copy that has no name by a descriptor.
+// Precondition: n.mu is held for writing.
+func (fs *FS) publishOrphan(n *node, tmp string) error {
+	fd, err := fs.tmp.Open(tmp, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	if err := fs.tmp.Unlink(tmp); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	n.orphan, n.up = layers.FD(fd), true
+	return fs.followCopyUpLocked(n)
+}
+
+// publishIndexed puts the copy of a hard-linked lower file into the index and
+// links it under the name; the lower name counts as gone from then on.
+// Precondition: at.parent.mu and n.mu are held for writing.
+func (fs *FS) publishIndexed(n *node, tmp string, at nameRef) error {
+	if err := fs.tmp.Rename(tmp, fs.index, indexName(n.origin), unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	fs.hard.mu.Lock()
+	fs.hard.index[n.origin] = struct{}{}
+	fs.hard.mu.Unlock()
+	n.up = true
+	return fs.linkUp(n, at)
+}
+
+// linkUp makes a lower name of an indexed file an upper one.
+// Precondition: at.parent.mu and n.mu are held for writing; at.parent is in
+// upper.
+func (fs *FS) linkUp(n *node, at nameRef) error {
+	up := at.parent.dir.upper()
+	var st unix.Stat_t
+	if err := up.Stat(at.name, &st); err != syscall.ENOENT {
+		return err // it is there already, or upper fails
+	}
+	var ops []journal.Op
+	gone := func() {}
+	if shows, err := fs.lowerShows(at.parent, at.name); err != nil {
+		return err
+	} else if shows {
+		op, done, err := fs.lowerNameGone(n)
+		if err != nil {
+			return err
+		}
+		ops, gone = append(ops, op), done
+	}
+	tmp := fs.tmpName()
+	if err := fs.index.Link(indexName(n.origin), fs.tmp, tmp); err != nil {
+		return err
+	}
+	if err := fs.publish(tmp, at); err != nil {
+		_ = fs.tmp.Unlink(tmp)
+		return err
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	if err := fs.cover(at.parent, at.name, ops...); err != nil {
+		return err
+	}
+	gone()
+	return nil
+}
+
+// keepOpenLocked opens the inode for as long as the kernel knows the node: its
+// last known name is about to go. Precondition: n.mu is held for writing.
+func (fs *FS) keepOpenLocked(n *node) error {
+	if n.orphan >= 0 {
+		return nil
+	}
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return err
+	}
+	fd, err := r.open(unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	n.orphan = layers.FD(fd)
+	return nil
+}
+
+// copySlots lets one copy-up of a node run at a time.
+type copySlots struct {
+	shards [64]chan struct{}
+}
+
+func (c *copySlots) init() {
+	for i := range c.shards {
+		c.shards[i] = make(chan struct{}, 1)
+	}
+}
+
+// lock takes the slot of a node and returns the function that gives it back.
+// Slots are shared by nodes of equal id modulo their number.
+func (c *copySlots) lock(n *node) func() {
+	s := c.shards[n.id%uint64(len(c.shards))]
+	s <- struct{}{}
+	return func() { <-s }
+}

@@ -1,0 +1,131 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// device is the open /dev/fuse of a mount.
+type device struct {
+	fd     int
+	closed atomic.Bool
+}
+
+func openDevice() (*device, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return nil, &Error{Kind: KindEnvironment, Path: "/dev/fuse", Msg: "there is no FUSE device", Mend: "load the module (modprobe fuse), or make the device known to the container (--device /dev/fuse)"}
+	case err != nil:
+		return nil, &Error{Kind: KindEnvironment, Path: "/dev/fuse", Msg: "cannot be opened", Err: err, Mend: "run as root, or mend the permissions of the device"}
+	}
+	return &device{fd: fd}, nil
+}
+
+func (d *device) close() {
+	if !d.closed.Swap(true) {
+		_ = unix.Close(d.fd)
+	}
+}
+
+// mount mounts the device over a directory.
+func (d *device) mount(cfg *Config, target string) error {
+	source := cfg.Source
+	if source == "" {
+		source = "plyfs"
+	}
+	data := append([]string{
+		fmt.Sprintf("fd=%d", d.fd), "rootmode=40000",
+		fmt.Sprintf("user_id=%d", unix.Getuid()), fmt.Sprintf("group_id=%d", unix.Getgid()),
+		"default_permissions", "allow_other", fmt.Sprintf("max_read=%d", maxWrite),
+	}, cfg.MountData...)
+	flags := cfg.MountFlags
+	if cfg.Upper == "" {
+		flags |= unix.MS_RDONLY
+	}
+	err := unix.Mount(source, target, "fuse.plyfs", flags, strings.Join(data, ","))
+	switch err {
+	case nil:
+		return nil
+	case unix.EPERM, unix.EACCES:
+		return &Error{Kind: KindEnvironment, Path: target, Msg: "not permitted to mount here", Err: err, Mend: "run as root (CAP_SYS_ADMIN)"}
+	case unix.ENOENT, unix.ENOTDIR:
+		return &Error{Kind: KindUsage, Path: target, Msg: "is no directory to mount over", Err: err}
+	}
+	return &Error{Kind: KindIO, Path: target, Msg: "mount(2) failed", Err: err}
+}
+
+const (
+	devIocBackingOpen  = 0x4010e501 // _IOW(229, 1, struct fuse_backing_map)
+	devIocBackingClose = 0x4004e502 // _IOW(229, 2, uint32_t)
+)
+
+// backingOpen registers a descriptor for passthrough and returns its id. The
+// descriptor may be closed then. Errors: ELOOP stacked too deep, EPERM without
+// privilege in the initial user namespace, EINVAL no regular file.
+func (d *device) backingOpen(fd int) (int32, error) {
+	m := fuse.BackingMap{Fd: int32(fd)}
+	id, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), devIocBackingOpen, uintptr(unsafe.Pointer(&m)))
+	if e != 0 {
+		return 0, e
+	}
+	return int32(id), nil
+}
+
+func (d *device) backingClose(id int32) {
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), devIocBackingClose, uintptr(unsafe.Pointer(&id)))
+}
+
+const notifyInvalInode = 2 // FUSE_NOTIFY_INVAL_INODE
+
+// invalAttr makes the kernel forget a node's attributes.
+//
+//	struct fuse_out_header { u32 len; s32 error = code; u64 unique = 0 }
+//	struct fuse_notify_inval_inode_out { u64 ino; s64 off; s64 len }
+//
+// A negative offset leaves the pages alone.
+func (d *device) invalAttr(id uint64) error {
+	var b [40]byte
+	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)))
+	binary.NativeEndian.PutUint32(b[4:], notifyInvalInode)
+	binary.NativeEndian.PutUint64(b[16:], id)
+	binary.NativeEndian.PutUint64(b[24:], ^uint64(0))
+	_, err := unix.Write(d.fd, b[:])
+	if err == syscall.ENOENT { // it forgot the node meanwhile
+		return nil
+	}
+	return err
+}
+
+// notifyAttr has a node's attributes dropped soon. Not by the serving thread:
+// the kernel may hold what it waits for.
+func (fs *FS) notifyAttr(id uint64) {
+	select {
+	case fs.notices <- id:
+	default: // the attributes of a retired node are not kept anyway
+	}
+}
+
+func (fs *FS) notifier(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case id := <-fs.notices:
+			if err := fs.dev.invalAttr(id); err != nil {
+				fs.log.Debug("notify", "node", id, "err", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,347 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"sync/atomic"
+	"syscall"
+
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// dirState is what a node has more when it is a directory. Guarded by the
+// node's mu unless said otherwise.
+type dirState struct {
+	// upDir is the directory in upper; set once, read without a lock.
+	upDir atomic.Pointer[layers.Dir]
+	// low is the merged lower directory, nil if there is none. Immutable.
+	low *lowerStack
+
+	// mark is the private xattr of the upper directory.
+	mark dirMark
+	// covers are the names whose lower entries are hidden; nil until loaded.
+	covers       map[string]struct{}
+	coversLoaded bool
+
+	children map[string]*node // those that the kernel holds
+	list     *listing         // nil until the first readdir
+
+	// defACL: whether the upper directory has a default ACL.
+	defACL triState
+}
+
+type triState uint8
+
+const (
+	unknown triState = iota
+	yes
+	no
+)
+
+// upper is the directory in upper, nil if there is none yet.
+func (d *dirState) upper() *layers.Dir { return d.upDir.Load() }
+
+// forget lets the descriptors of a dead directory go.
+func (d *dirState) forget() {
+	if up := d.upper(); up != nil {
+		up.Forget()
+	}
+	if d.low != nil {
+		d.low.forget()
+	}
+}
+
+// merged tells whether lower entries can show in the directory.
+func (d *dirState) merged() bool { return d.low != nil }
+
+// loadCovers brings the journal's records about the directory into memory.
+// Precondition: n.mu is held for writing, or coversLoaded is set.
+func (fs *FS) loadCovers(n *node) error {
+	d := n.dir
+	if d.coversLoaded {
+		return nil
+	}
+	if fs.j != nil && d.mark.id != 0 {
+		c, err := fs.j.LoadDir(d.mark.id)
+		if err != nil {
+			return err
+		}
+		d.covers = c
+	}
+	d.coversLoaded = true
+	return nil
+}
+
+func (d *dirState) covered(name string) bool {
+	_, ok := d.covers[name]
+	return ok
+}
+
+// dirID gives the upper directory its id, under which its records are kept.
+// Precondition: n.mu is held for writing and the directory is in upper.
+func (fs *FS) dirID(n *node) (journal.DirID, error) {
+	d := n.dir
+	if d.mark.id != 0 {
+		return d.mark.id, nil
+	}
+	id, err := fs.j.NewDirID()
+	if err != nil {
+		return 0, err
+	}
+	m := d.mark
+	m.id = id
+	if err := fs.setMark(n, m); err != nil {
+		return 0, err
+	}
+	return id, nil
+}
+
+// setMark writes the private xattr of an upper directory.
+func (fs *FS) setMark(n *node, m dirMark) error {
+	up := n.dir.upper()
+	if err := up.Setxattr("", xattrDir, m.encode(), 0); err != nil {
+		return err
+	}
+	n.dir.mark = m
+	return nil
+}
+
+// cover records that the lower entries of a name are hidden; extra operations
+// go into the same transaction.
+// Precondition: n.mu is held for writing and the directory is in upper.
+func (fs *FS) cover(n *node, name string, extra ...journal.Op) error {
+	if n.dir.covered(name) && len(extra) == 0 {
+		return nil
+	}
+	id, err := fs.dirID(n)
+	if err != nil {
+		return err
+	}
+	ops := append([]journal.Op{journal.Cover(id, name)}, extra...)
+	if err := fs.j.Apply(ops...); err != nil {
+		return err
+	}
+	if n.dir.covers == nil {
+		n.dir.covers = make(map[string]struct{})
+	}
+	n.dir.covers[name] = struct{}{}
+	fs.noteDirty()
+	return nil
+}
+
+// lowerShows tells whether removing the upper entry of a name would bring a
+// lower one back. Precondition: n.mu is held for writing.
+func (fs *FS) lowerShows(n *node, name string) (bool, error) {
+	if n.dir.low == nil {
+		return false, nil
+	}
+	if err := fs.loadCovers(n); err != nil {
+		return false, err
+	}
+	if n.dir.covered(name) {
+		return false, nil
+	}
+	return n.dir.low.has(fs, name)
+}
+
+// mustHide tells whether the upper entry of a name, when it goes, must leave a
+// whiteout: lower holds the name, and no record that would survive a power cut
+// hides it. Precondition: n.mu is held for writing.
+func (fs *FS) mustHide(n *node, name string) (bool, error) {
+	if n.dir.low == nil {
+		return false, nil
+	}
+	if err := fs.loadCovers(n); err != nil {
+		return false, err
+	}
+	if n.dir.covered(name) && !fs.j.Dirty() {
+		return false, nil
+	}
+	return n.dir.low.has(fs, name)
+}
+
+// A found is the answer of resolve: what the merged tree holds under a name.
+type found struct {
+	typ    uint32
+	st     unix.Stat_t // of the entry that serves the name
+	up     bool
+	upDir  *layers.Dir // directories in upper
+	mark   dirMark
+	low    *lowerStack // directories
+	file   lowerFile   // non-directories in lower
+	ino    uint64
+	origin journal.Origin
+	hard   bool
+}
+
+// resolve finds what the merged tree holds under a name, ENOENT if nothing.
+// Precondition: p.mu is held for writing, or for reading with covers loaded.
+func (fs *FS) resolve(p *node, name string) (*found, error) {
+	if len(name) > unix.NAME_MAX {
+		return nil, syscall.ENAMETOOLONG
+	}
+	if err := fs.loadCovers(p); err != nil {
+		return nil, err
+	}
+	f, err := fs.resolveUpper(p, name)
+	if f == nil && err == nil {
+		f, err = fs.resolveLower(p, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f == nil {
+		return nil, syscall.ENOENT
+	}
+	layer := 0
+	if !f.up {
+		layer = fs.layerOf(f)
+	}
+	if e := fs.decide(NameQuery{Parent: p.ino, Name: name, Type: f.typ, Layer: layer}); e != 0 {
+		return nil, e
+	}
+	return f, nil
+}
+
+func (fs *FS) layerOf(f *found) int {
+	if f.low != nil {
+		return f.low.dirs[0].Layer().Index
+	}
+	return f.file.d.Layer().Index
+}
+
+// resolveUpper looks in the upper directory. It returns ENOENT for what upper
+// hides, and nil for what upper says nothing about.
+func (fs *FS) resolveUpper(p *node, name string) (*found, error) {
+	up := p.dir.upper()
+	if up == nil {
+		return nil, nil
+	}
+	f := &found{up: true}
+	err := up.Stat(name, &f.st)
+	if err == syscall.ENOENT {
+		if p.dir.covered(name) {
+			return nil, syscall.ENOENT
+		}
+		if fs.foreign {
+			return nil, fs.foreignHides(up, name)
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if layers.IsWhiteoutStat(&f.st) {
+		return nil, syscall.ENOENT
+	}
+	if fs.foreign {
+		if _, hidden := ociHidden(name); hidden {
+			return nil, syscall.ENOENT
+		}
+	}
+	f.typ = f.st.Mode & unix.S_IFMT
+	f.ino = fs.inos.get(f.st.Dev, f.st.Ino)
+	if f.typ == unix.S_IFDIR {
+		return f, fs.resolveUpperDir(p, name, f)
+	}
+	if p.dir.low != nil || p.dir.mark.impure() {
+		err = fs.readOrigin(up, name, f)
+	}
+	return f, err
+}
+
+// resolveUpperDir finds what an upper directory merges with.
+func (fs *FS) resolveUpperDir(p *node, name string, f *found) error {
+	f.upDir = p.dir.upper().Child(name)
+	var err error
+	if f.mark, err = readMark(f.upDir); err != nil {
+		return err
+	}
+	opaque, redirect := f.mark.opaque(), f.mark.redirect
+	if fs.foreign && redirect == "" && !opaque {
+		m, err := f.upDir.Marks(lowerDialects)
+		if err != nil {
+			return err
+		}
+		opaque, redirect = m.Opaque, m.Redirect
+		if redirect != "" && redirect[0] != '/' {
+			redirect = p.lowPath() + "/" + redirect
+		}
+	}
+	switch {
+	case redirect != "":
+		f.low, err = fs.lowRoot.walk(fs, redirect)
+		if err == syscall.ESTALE { // its lower directory is gone: only upper is left
+			f.low, err = nil, nil
+		}
+	case opaque, p.dir.low == nil, p.dir.covered(name):
+	default:
+		var h *lowerHit
+		h, err = p.dir.low.lookup(fs, name)
+		if h != nil {
+			f.low = h.dirs
+		}
+	}
+	if err == nil && f.low != nil {
+		err = fs.dirIno(f)
+	}
+	return err
+}
+
+// lowPath is the lower path of the directory, for a relative redirect.
+func (n *node) lowPath() string {
+	if n.dir.low == nil {
+		return ""
+	}
+	return n.dir.low.path()
+}
+
+// dirIno gives a directory with lower parts the number of the topmost of
+// them, which copy-up and rename do not change.
+func (fs *FS) dirIno(f *found) error {
+	var st unix.Stat_t
+	if err := f.low.dirs[0].Stat("", &st); err != nil {
+		return err
+	}
+	f.ino = fs.inos.get(st.Dev, st.Ino)
+	return nil
+}
+
+// resolveLower looks in the lower directories.
+func (fs *FS) resolveLower(p *node, name string) (*found, error) {
+	if p.dir.low == nil || p.dir.covered(name) {
+		return nil, nil
+	}
+	h, err := p.dir.low.lookup(fs, name)
+	if h == nil || err != nil {
+		return nil, err
+	}
+	f := &found{st: h.st, typ: h.st.Mode & unix.S_IFMT}
+	f.ino = fs.inos.get(h.st.Dev, h.st.Ino)
+	if h.dirs != nil {
+		f.low = h.dirs
+		return f, nil
+	}
+	f.file = lowerFile{h.d, name}
+	f.origin = journal.Origin{Layer: uint32(h.d.Layer().Index), Ino: h.st.Ino}
+	if h.st.Nlink > 1 && fs.j != nil {
+		fs.resolveHard(f)
+	}
+	return f, nil
+}
+
+// foreignHides honours a `.wh.NAME` in an upper that another tool wrote.
+func (fs *FS) foreignHides(up *layers.Dir, name string) error {
+	var st unix.Stat_t
+	err := up.Stat(layers.WhiteoutPrefix+name, &st)
+	if err == nil {
+		return syscall.ENOENT
+	}
+	if err == syscall.ENOENT || err == syscall.ENAMETOOLONG {
+		return nil
+	}
+	return err
+}

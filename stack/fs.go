@@ -1,0 +1,86 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
+)
+
+// FS is one mount, from Open to Close. It is a go-fuse RawFileSystem, served
+// by a loop of its own (serve.go).
+type FS struct {
+	fuse.RawFileSystem // answers ENOSYS to what is not implemented
+
+	cfg      Config
+	log      *slog.Logger
+	policy   Policy
+	timeout  time.Duration
+	coherent bool // io=coherent and there is an upper
+	foreign  bool // the upper was another tool's: its dialects are honoured
+	started  time.Time
+
+	cache   *layers.Cache
+	upper   *layers.Layer   // nil: read-only
+	layers  []*layers.Layer // by Index; 0 is upper, nil if there is none
+	locks   []*layers.Lock
+	bottom  int // index of the lowest layer
+	lowRoot *lowerStack
+	own     []inoKey // upper and work, hidden in lower layers
+	caps    layers.Caps
+
+	workLayer   *layers.Layer
+	work        *layers.Dir // WORK/plyfs
+	tmp         *layers.Dir // WORK/plyfs/tmp: entries under way
+	index       *layers.Dir // WORK/plyfs/index: see hardlink.go
+	j           *journal.Journal
+	canWhiteout bool
+
+	maxStackDepth int
+	noPassthrough []string // by layer: why its files are not passed through
+
+	nodes   nodeTable
+	root    *node
+	inos    inoMap
+	hard    hardTab
+	copying copySlots
+	tmpSeq  atomic.Uint64
+	count   counters
+
+	settleMu  sync.Mutex
+	unsettled []unsettled
+	dirty     atomic.Bool
+
+	dev     *device
+	server  *server
+	notices chan uint64
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+// String implements RawFileSystem.
+func (fs *FS) String() string { return "plyfs" }
+
+// top is the topmost layer.
+func (fs *FS) top() *layers.Layer {
+	if fs.upper != nil {
+		return fs.upper
+	}
+	return fs.layers[1]
+}
+
+// Sync makes everything durable that the mount has been told so far.
+func (fs *FS) Sync() error {
+	if fs.j == nil || fs.cfg.Volatile {
+		return nil
+	}
+	fs.settle()
+	return fs.syncUpper()
+}

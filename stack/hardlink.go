@@ -1,0 +1,214 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"sync"
+
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// A lower inode with several links is copied up once: the copy is kept in the
+// work directory's index under the origin's number, and linked under each name
+// through which it is changed. A lower name that was not touched yet leads to
+// the copy by way of the index, as in kernel overlayfs with index=on. Kernel
+// overlayfs keeps the union's link count as a difference in an xattr and must
+// copy up before it can hide one of the names; here the journal counts the
+// lower names that are gone.
+//
+// hardTab knows the indexed origins and the accounts, loaded at mount, and the
+// live nodes by st_ino, so that all names of one inode are one node.
+type hardTab struct {
+	mu    sync.Mutex
+	index map[journal.Origin]struct{}
+	links map[journal.Origin]journal.Links
+	nodes map[uint64]*node
+}
+
+func (h *hardTab) init() {
+	h.index = make(map[journal.Origin]struct{})
+	h.links = make(map[journal.Origin]journal.Links)
+	h.nodes = make(map[uint64]*node)
+}
+
+func (h *hardTab) indexed(o journal.Origin) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.index[o]
+	return ok
+}
+
+func (h *hardTab) node(ino uint64) *node {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.nodes[ino]
+}
+
+func (h *hardTab) setNode(n *node) {
+	h.mu.Lock()
+	h.nodes[n.ino] = n
+	h.mu.Unlock()
+}
+
+// replace puts a retired node's successor in its place.
+func (h *hardTab) replace(n, s *node) {
+	h.mu.Lock()
+	if h.nodes[n.ino] == n {
+		h.nodes[n.ino] = s
+	}
+	h.mu.Unlock()
+}
+
+// hardForget takes a dead node out of the table.
+func (fs *FS) hardForget(n *node) {
+	fs.hard.mu.Lock()
+	if fs.hard.nodes[n.ino] == n {
+		delete(fs.hard.nodes, n.ino)
+	}
+	fs.hard.mu.Unlock()
+}
+
+// indexName is the name of an origin's copy in the index.
+func indexName(o journal.Origin) string {
+	var b [12]byte
+	binary.BigEndian.PutUint32(b[:], o.Layer)
+	binary.BigEndian.PutUint64(b[4:], o.Ino)
+	return hex.EncodeToString(b[:])
+}
+
+func parseIndexName(s string) (journal.Origin, bool) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 12 {
+		return journal.Origin{}, false
+	}
+	return journal.Origin{Layer: binary.BigEndian.Uint32(b), Ino: binary.BigEndian.Uint64(b[4:])}, true
+}
+
+// loadHard reads the index and the accounts at mount.
+func (fs *FS) loadHard() error {
+	links, err := fs.j.LoadLinks()
+	if err != nil {
+		return err
+	}
+	for o, l := range links {
+		fs.hard.links[o] = l
+	}
+	return fs.index.List(func(name []byte, _ uint64, _ uint8) error {
+		if o, ok := parseIndexName(string(name)); ok {
+			fs.hard.index[o] = struct{}{}
+		}
+		return nil
+	})
+}
+
+// resolveHard turns a lower inode with several links into its copy, if there
+// is one.
+func (fs *FS) resolveHard(f *found) {
+	f.hard = true
+	if !fs.hard.indexed(f.origin) {
+		return
+	}
+	var st unix.Stat_t
+	if fs.index.Stat(indexName(f.origin), &st) == nil {
+		f.st, f.up = st, true
+	}
+}
+
+// account is the account of a lower inode with several links, as it stands.
+func (fs *FS) account(o journal.Origin, nlink uint32) journal.Links {
+	fs.hard.mu.Lock()
+	defer fs.hard.mu.Unlock()
+	l, ok := fs.hard.links[o]
+	if !ok {
+		l = journal.Links{Nlink: nlink}
+	}
+	return l
+}
+
+// lowerNameGone makes the operation that counts one lower name less, to be
+// applied with the record that hides it, and a function to call once it is
+// applied. Precondition: n.mu is held for writing.
+func (fs *FS) lowerNameGone(n *node) (op journal.Op, done func(), err error) {
+	l, err := fs.lowerLinks(n)
+	if err != nil {
+		return op, nil, err
+	}
+	l.Gone++
+	o := n.origin
+	return journal.SetLinks(o, l), func() {
+		fs.hard.mu.Lock()
+		fs.hard.links[o] = l
+		fs.hard.mu.Unlock()
+	}, nil
+}
+
+// lowerLinks is the account of a hard-linked lower inode.
+func (fs *FS) lowerLinks(n *node) (journal.Links, error) {
+	fs.hard.mu.Lock()
+	l, ok := fs.hard.links[n.origin]
+	fs.hard.mu.Unlock()
+	if ok {
+		return l, nil
+	}
+	if n.low.d == nil {
+		return journal.Links{}, nil
+	}
+	var st unix.Stat_t
+	if err := n.low.d.Stat(n.low.name, &st); err != nil {
+		return journal.Links{}, err
+	}
+	return journal.Links{Nlink: uint32(st.Nlink)}, nil
+}
+
+// unionLinks is the st_nlink of a hard-linked lower inode: the lower names
+// that are left, and the upper ones without the index's.
+// Precondition: n.mu is held.
+func (fs *FS) unionLinks(n *node, nlink uint64) uint64 {
+	l, err := fs.lowerLinks(n)
+	if err != nil {
+		return nlink
+	}
+	left := uint64(0)
+	if l.Nlink > l.Gone {
+		left = uint64(l.Nlink - l.Gone)
+	}
+	if n.up {
+		left += nlink
+		if left > 0 && fs.hard.indexed(n.origin) {
+			left--
+		}
+	}
+	return left
+}
+
+// reapIndex removes a copy from the index when no name leads to it any more.
+// The node keeps it open while the kernel knows it.
+// Precondition: n.mu is held for writing.
+func (fs *FS) reapIndex(n *node) {
+	if !n.hard || !n.up || !fs.hard.indexed(n.origin) {
+		return
+	}
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return
+	}
+	var st unix.Stat_t
+	if r.stat(&st) != nil || fs.unionLinks(n, uint64(st.Nlink)) > 0 {
+		return
+	}
+	if err := fs.keepOpenLocked(n); err != nil {
+		return
+	}
+	n.unlinked = true
+	if err := fs.index.Unlink(indexName(n.origin)); err != nil {
+		fs.log.Warn("index entry stays", "origin", n.origin, "err", err)
+		return
+	}
+	fs.hard.mu.Lock()
+	delete(fs.hard.index, n.origin)
+	fs.hard.mu.Unlock()
+}

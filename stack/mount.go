@@ -1,0 +1,62 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// initTimeout bounds the wait for the kernel's first request.
+const initTimeout = 30 * time.Second
+
+// Mount mounts the tree over the mount point and serves it; it returns when
+// the mount is usable. Its errors are *Error; nothing is left mounted then.
+func (fs *FS) Mount() error {
+	target, err := filepath.Abs(fs.cfg.Mountpoint)
+	if err != nil {
+		return &Error{Kind: KindUsage, Path: fs.cfg.Mountpoint, Msg: "no such path", Err: err}
+	}
+	// The modes of new files are exactly those asked for: the caller's umask
+	// comes with the request.
+	unix.Umask(0)
+	if fs.dev, err = openDevice(); err != nil {
+		return err
+	}
+	if err := fs.dev.mount(&fs.cfg, target); err != nil {
+		fs.dev.close()
+		return err
+	}
+	fs.server = newServer(fs)
+	fs.server.spawn()
+	select {
+	case <-fs.server.ready:
+	case <-time.After(initTimeout):
+		_ = unix.Unmount(target, unix.MNT_DETACH)
+		return &Error{Kind: KindEnvironment, Path: target, Msg: "the kernel did not begin the FUSE conversation"}
+	}
+	fs.background(fs.notifier)
+	if fs.j != nil {
+		fs.background(fs.settler)
+	}
+	return nil
+}
+
+func (fs *FS) background(run func(<-chan struct{})) {
+	fs.done.Add(1)
+	go func() {
+		defer fs.done.Done()
+		run(fs.stop)
+	}()
+}
+
+// Wait returns when the mount has ended.
+func (fs *FS) Wait() error {
+	fs.server.wg.Wait()
+	close(fs.stop)
+	fs.done.Wait()
+	return nil
+}

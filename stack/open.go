@@ -1,0 +1,118 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Open opens a regular file: EROFS and the like are the kernel's business, for
+// it checks modes and the mount before it asks. ESTALE makes the kernel look
+// the name up again, see iomode.go.
+func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	trunc := in.Flags&unix.O_TRUNC != 0
+	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY || trunc
+	if n.succ.Load() != nil {
+		return fs.openRetired(n, write, in.Pid, out)
+	}
+	if write {
+		if _, err := fs.forWrite(n, trunc); err != nil {
+			return fs.status(err)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.succ.Load() != nil {
+		return fuse.Status(errRetry)
+	}
+	if write {
+		if err := fs.prepareWriteLocked(n, trunc, in); err != nil {
+			return fs.status(err)
+		}
+	}
+	return fs.status(fs.admitLocked(n, write, out))
+}
+
+// prepareWriteLocked truncates, and clears the set-ID bits and capabilities of
+// a file that the unprivileged open for writing. The kernel clears them at the
+// first write (fs/inode.c:file_remove_privs), which under passthrough nobody
+// would tell us of; so plyfs does it at the open: earlier, never later.
+func (fs *FS) prepareWriteLocked(n *node, trunc bool, in *fuse.OpenIn) error {
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return err
+	}
+	if trunc {
+		if err := truncate(r, 0); err != nil {
+			return err
+		}
+	}
+	if in.Uid != 0 {
+		return killPriv(r)
+	}
+	return nil
+}
+
+// staleWindow is how soon after an ESTALE the same process must come back to
+// a retired node to be taken for one that has no name to look up.
+const staleWindow = time.Second
+
+// openRetired answers an open of a node that has a successor. By a name the
+// kernel, told ESTALE, looks up again and comes to the successor. Who comes
+// back to the same node holds it by descriptor (/proc/self/fd) and gets, for
+// reading, what that descriptor shows.
+func (fs *FS) openRetired(n *node, write bool, pid uint32, out *fuse.OpenOut) fuse.Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	io := n.ioLocked()
+	if !write && io.stalePid == pid && time.Since(io.staleTime) < staleWindow && n.lowerLive() {
+		return fs.status(fs.admitLocked(n, false, out))
+	}
+	io.stalePid, io.staleTime = pid, time.Now()
+	fs.count.stale.Add(1)
+	return fuse.Status(errRetry)
+}
+
+// lookedUpAgain notes that a name of a retired node led to its successor.
+func (n *node) lookedUpAgain() {
+	n.mu.Lock()
+	if n.io != nil {
+		n.io.stalePid = 0
+	}
+	n.mu.Unlock()
+}
+
+// Release ends an open.
+func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.io == nil || n.io.opens == 0 {
+		return
+	}
+	if n.io.opens--; n.io.opens > 0 {
+		return
+	}
+	fs.closeServerFilesLocked(n)
+	if n.succ.Load() != nil || n.unlinked {
+		fs.closeBackingLocked(n)
+	}
+}
+
+// OpenDir is answered ENOSYS: the kernel then opens directories by itself and
+// keeps their listings (FUSE_NO_OPENDIR_SUPPORT).
+func (fs *FS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+	return fuse.ENOSYS
+}

@@ -1,0 +1,85 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import "syscall"
+
+// A Policy decides about names and open files. The stack asks it once for a
+// name or a file and keeps the answer with the node; it re-checks each answer,
+// so that a wrong one is EIO and never wrong data. A Policy sees plain types
+// only and must be safe for concurrent use.
+//
+// A nil Policy is the order of the layers alone.
+type Policy interface {
+	// Name decides about a name in a directory. It is asked only for names
+	// that some layer holds.
+	Name(q NameQuery) NameAnswer
+	// File decides how a regular file may be served.
+	File(q FileQuery) FileAnswer
+}
+
+// NameQuery asks about one name.
+type NameQuery struct {
+	Parent uint64 // st_ino of the directory
+	Name   string
+	Type   uint32 // S_IFMT bits of the entry that would be shown
+	Layer  int    // the layer it comes from: 0 upper, 1 the topmost lower
+}
+
+// NameAnswer is the decision about a name.
+type NameAnswer struct {
+	Hide  bool          // as if no layer had the name
+	Errno syscall.Errno // not 0: the lookup fails with it
+}
+
+// FileQuery asks about one regular file.
+type FileQuery struct {
+	Ino   uint64
+	Size  int64
+	Layer int
+	Write bool
+}
+
+// FileAnswer is the decision about a file.
+type FileAnswer struct {
+	// Server: the daemon serves the file, it is not passed through; Why is
+	// the reason to show.
+	Server bool
+	Why    string
+	Errno  syscall.Errno // not 0: the open fails with it
+}
+
+// TablePolicy is a static policy: names to hide anywhere in the tree, and
+// whether files are kept from passthrough.
+type TablePolicy struct {
+	Hide   map[string]bool // by name
+	Server string          // not empty: the reason for which no file is passed through
+}
+
+// Name implements Policy.
+func (p *TablePolicy) Name(q NameQuery) NameAnswer { return NameAnswer{Hide: p.Hide[q.Name]} }
+
+// File implements Policy.
+func (p *TablePolicy) File(FileQuery) FileAnswer {
+	return FileAnswer{Server: p.Server != "", Why: p.Server}
+}
+
+// decide asks the policy about a name that a layer holds. It returns 0 when
+// the name may be shown, ENOENT when it is hidden, EIO for an answer that is
+// no errno.
+func (fs *FS) decide(q NameQuery) syscall.Errno {
+	if fs.policy == nil {
+		return 0
+	}
+	a := fs.policy.Name(q)
+	switch {
+	case a.Errno < 0 || a.Errno > 4095:
+		return syscall.EIO
+	case a.Errno != 0:
+		return a.Errno
+	case a.Hide:
+		return syscall.ENOENT
+	}
+	return 0
+}

@@ -1,0 +1,439 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// A move is a rename under way.
+type move struct {
+	p1, p2   *node
+	n1, n2   string
+	src, dst *node // dst nil: the new name is free
+	exchange bool
+	noRepl   bool
+
+	hide1  bool // lower holds the old name: the move must leave a whiteout
+	white2 bool // a whiteout is in upper at the new name
+}
+
+// Rename moves a name. Lower and merged directories are moved by a redirect,
+// never by EXDEV, unless the redirect would be longer than an xattr can hold.
+func (fs *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, n1, n2 string) fuse.Status {
+	if in.Flags&^(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) != 0 {
+		return fuse.EINVAL
+	}
+	p1, p2 := fs.node(in.NodeId), fs.node(in.Newdir)
+	if p1 == nil || p2 == nil || p1.dir == nil || p2.dir == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	m := &move{p1: p1, p2: p2, n1: n1, n2: n2,
+		exchange: in.Flags&unix.RENAME_EXCHANGE != 0,
+		noRepl:   in.Flags&unix.RENAME_NOREPLACE != 0}
+	return fs.status(fs.rename(m))
+}
+
+func (fs *FS) rename(m *move) error {
+	if err := fs.prepareMove(m); err != nil {
+		return err
+	}
+	defer fs.unrefLater(m.src)
+	if m.dst != nil {
+		defer fs.unrefLater(m.dst)
+	}
+	unlock := fs.lockMove(m)
+	defer unlock()
+	if err := fs.checkMove(m); err != nil {
+		return err
+	}
+	if err := fs.markMove(m); err != nil {
+		return err
+	}
+	if err := fs.doMove(m); err != nil {
+		return err
+	}
+	return fs.moved(m)
+}
+
+// prepareMove finds the nodes and brings to upper what must be there, before
+// any lock is held: both directories, the source, and for an exchange the
+// target.
+func (fs *FS) prepareMove(m *move) error {
+	for _, p := range []*node{m.p1, m.p2} {
+		if err := fs.copyUp(p, copyWhole); err != nil {
+			return err
+		}
+	}
+	src, err := fs.child(m.p1, m.n1)
+	if err != nil {
+		return err
+	}
+	m.src = src
+	dst, err := fs.child(m.p2, m.n2)
+	if err == nil {
+		m.dst = dst
+	} else if err != syscall.ENOENT {
+		fs.unrefLater(src)
+		return err
+	}
+	err = fs.copyUpForMove(m.src, m.p1, m.n1)
+	if err == nil && m.exchange && m.dst != nil {
+		err = fs.copyUpForMove(m.dst, m.p2, m.n2)
+	}
+	if err != nil {
+		fs.unrefLater(m.src)
+		if m.dst != nil {
+			fs.unrefLater(m.dst)
+		}
+	}
+	return err
+}
+
+// copyUpForMove brings an entry to upper under the very name that is to move.
+func (fs *FS) copyUpForMove(n, p *node, name string) error {
+	if err := fs.copyUp(n, copyWhole); err != nil {
+		return err
+	}
+	if !n.hard {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fs.linkUp(n, nameRef{p, name})
+}
+
+// lockMove locks both directories, an ancestor first, then the nodes. The
+// kernel has one rename between directories at a time, so the order among
+// unrelated directories is free.
+func (fs *FS) lockMove(m *move) func() {
+	var held []*node
+	lock := func(n *node) {
+		for _, h := range held {
+			if h == n {
+				return
+			}
+		}
+		n.mu.Lock()
+		held = append(held, n)
+	}
+	first, second := m.p1, m.p2
+	if isAncestor(second, first) {
+		first, second = second, first
+	}
+	lock(first)
+	lock(second)
+	a, b := m.src, m.dst
+	if b != nil && b.id < a.id {
+		a, b = b, a
+	}
+	lock(a)
+	if b != nil {
+		lock(b)
+	}
+	return func() {
+		for i := len(held) - 1; i >= 0; i-- {
+			held[i].mu.Unlock()
+		}
+	}
+}
+
+// isAncestor tells whether a is above d. Only one rename of a directory runs
+// at a time, so the chain of parents stands still.
+func isAncestor(a, d *node) bool {
+	for {
+		d.mu.RLock()
+		names := d.names
+		d.mu.RUnlock()
+		if len(names) == 0 {
+			return false
+		}
+		if d = names[0].parent; d == a {
+			return true
+		}
+	}
+}
+
+// checkMove makes the checks that the merged tree needs; the kernel has made
+// those of permission and of loops.
+func (fs *FS) checkMove(m *move) error {
+	for _, p := range []*node{m.p1, m.p2} {
+		if p.unlinked {
+			return syscall.ENOENT
+		}
+		if err := fs.loadCovers(p); err != nil {
+			return err
+		}
+	}
+	switch {
+	case m.dst != nil && m.noRepl:
+		return syscall.EEXIST
+	case m.dst == nil && m.exchange:
+		return syscall.ENOENT
+	}
+	if m.dst != nil && !m.exchange {
+		if err := checkReplace(m.src, m.dst); err != nil {
+			return err
+		}
+		if m.dst.isDir() {
+			if err := fs.checkEmpty(m.dst); err != nil {
+				return err
+			}
+			if err := fs.sweepWhiteouts(m.dst); err != nil {
+				return err
+			}
+		}
+	}
+	var err error
+	m.hide1, err = fs.mustHide(m.p1, m.n1)
+	if err == nil && m.dst == nil {
+		m.white2, err = fs.whiteoutAt(m.p2, m.n2)
+	}
+	return err
+}
+
+func checkReplace(src, dst *node) error {
+	switch {
+	case src.isDir() && !dst.isDir():
+		return syscall.ENOTDIR
+	case !src.isDir() && dst.isDir():
+		return syscall.EISDIR
+	}
+	return nil
+}
+
+func (fs *FS) whiteoutAt(p *node, name string) (bool, error) {
+	var st unix.Stat_t
+	err := p.dir.upper().Stat(name, &st)
+	if err == syscall.ENOENT {
+		return false, nil
+	}
+	return err == nil && layers.IsWhiteoutStat(&st), err
+}
+
+// sweepWhiteouts takes the whiteouts out of a merged-empty upper directory
+// that a rename is to replace, once the records that do their work are
+// durable.
+// Precondition: n.mu is held for writing.
+func (fs *FS) sweepWhiteouts(n *node) error {
+	up := n.dir.upper()
+	if up == nil {
+		return nil
+	}
+	var names []string
+	err := up.List(func(name []byte, _ uint64, _ uint8) error {
+		names = append(names, string(name))
+		return nil
+	})
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	for _, name := range names {
+		if err := fs.cover(n, name); err != nil {
+			return err
+		}
+	}
+	if err := fs.j.Sync(); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := up.Unlink(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markMove writes the facts that must stand on the inodes before they move: a
+// directory's redirect to the lower directory that it merges with, or that it
+// is opaque, if at the new place it would merge with something; and that its
+// new parent may now hold an entry with an origin. Each is true at the old
+// place too, so a cut before the move leaves the visible tree as it was.
+func (fs *FS) markMove(m *move) error {
+	if err := fs.markMoved(m.src, m.p2, m.n2); err != nil {
+		return err
+	}
+	if m.exchange {
+		return fs.markMoved(m.dst, m.p1, m.n1)
+	}
+	return nil
+}
+
+func (fs *FS) markMoved(n, p *node, name string) error {
+	if err := fs.markImpure(p, n); err != nil {
+		return err
+	}
+	if !n.isDir() {
+		return nil
+	}
+	mark := n.dir.mark
+	switch {
+	case n.dir.low != nil:
+		path := n.dir.low.path()
+		if len(path) > maxRedirect {
+			return syscall.EXDEV
+		}
+		mark.redirect = path
+	case p.dir.low != nil:
+		mark.flags |= markOpaque
+	}
+	if mark == n.dir.mark {
+		return nil
+	}
+	if err := fs.setMark(n, mark); err != nil {
+		return err
+	}
+	return fs.noteMark(n)
+}
+
+// noteMark puts a directory's redirect and opaqueness into the journal too,
+// for those who read a dump. The xattr is what counts.
+func (fs *FS) noteMark(n *node) error {
+	id, err := fs.dirID(n)
+	if err != nil {
+		return err
+	}
+	m := n.dir.mark
+	fs.noteDirty()
+	return fs.j.Apply(journal.NoteDir(id, journal.DirNote{
+		Opaque: m.opaque(), Redirect: m.redirect, Path: n.dir.upper().Path()}))
+}
+
+// doMove is the one call that is the operation.
+func (fs *FS) doMove(m *move) error {
+	up1, up2 := m.p1.dir.upper(), m.p2.dir.upper()
+	if m.dst != nil && !m.exchange {
+		if err := fs.keepTarget(m); err != nil {
+			return err
+		}
+	}
+	flags := uint(0)
+	switch {
+	case m.exchange, m.white2 && m.src.isDir():
+		// Over a whiteout a directory goes by exchange, which leaves the
+		// whiteout at the old name, where it is wanted or taken away.
+		flags = unix.RENAME_EXCHANGE
+	case m.hide1 && fs.canWhiteout && fs.caps.RenameWhiteout:
+		flags = unix.RENAME_WHITEOUT
+	case m.hide1:
+		if err := fs.cover(m.p1, m.n1); err != nil {
+			return err
+		}
+		if err := fs.j.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := m.call(up1, up2, flags); err != nil {
+		return err
+	}
+	if !m.exchange && flags == unix.RENAME_EXCHANGE && !m.hide1 {
+		return up1.Unlink(m.n1)
+	}
+	return nil
+}
+
+// call renames. A directory's own Dir is told in the same step, for whoever
+// opens something below it.
+func (m *move) call(up1, up2 *layers.Dir, flags uint) error {
+	var other *layers.Dir
+	if m.exchange && m.dst.isDir() {
+		other = m.dst.dir.upper()
+	}
+	switch {
+	case m.src.isDir():
+		return m.src.dir.upper().RenameTo(up2, m.n2, flags, other)
+	case other != nil:
+		return other.RenameTo(up1, m.n1, flags, nil)
+	}
+	return up1.Rename(m.n1, up2, m.n2, flags)
+}
+
+// keepTarget opens the inode that is about to lose this name.
+func (fs *FS) keepTarget(m *move) error {
+	has, err := fs.upperHas(m.p2, m.n2)
+	if err != nil || !has && !m.dst.up {
+		return err
+	}
+	return fs.keepOpenLocked(m.dst)
+}
+
+// moved brings journal and memory up to date.
+func (fs *FS) moved(m *move) error {
+	if m.exchange {
+		fs.swapNames(m)
+		return nil
+	}
+	err := fs.recordMove(m)
+	if m.dst != nil {
+		fs.gone(m.p2, m.n2, m.dst)
+	}
+	m.src.dropName(m.p1, m.n1)
+	delete(m.p1.dir.children, m.n1)
+	if m.p1.dir.list != nil {
+		m.p1.dir.list.remove(m.n1)
+	}
+	fs.placeNode(m.src, m.p2, m.n2)
+	return err
+}
+
+// recordMove writes what the move made true of names: the old one is covered,
+// a replaced lower name has gone, a replaced directory's records too.
+func (fs *FS) recordMove(m *move) error {
+	if m.dst != nil && m.dst.hard {
+		if shows, err := fs.lowerShows(m.p2, m.n2); err != nil {
+			return err
+		} else if shows {
+			op, done, err := fs.lowerNameGone(m.dst)
+			if err != nil {
+				return err
+			}
+			if err := fs.cover(m.p2, m.n2, op); err != nil {
+				return err
+			}
+			done()
+		}
+	}
+	if m.dst != nil && m.dst.isDir() {
+		if err := fs.dropRecords(m.dst); err != nil {
+			return err
+		}
+	}
+	if !m.hide1 {
+		return nil
+	}
+	if err := fs.cover(m.p1, m.n1); err != nil {
+		return err
+	}
+	fs.settleLater(m.p1, m.n1)
+	return nil
+}
+
+// placeNode notes a node's new name.
+// Precondition: p.mu and n.mu are held for writing.
+func (fs *FS) placeNode(n, p *node, name string) {
+	n.addName(p, name)
+	if n.isDir() {
+		n.names = []nameRef{{p, name}}
+	}
+	fs.adopt(p, name, n)
+	if p.dir.list != nil {
+		p.dir.list.remove(name)
+		p.dir.list.add(name, n.ino, uint8(n.typ>>12))
+	}
+}
+
+// swapNames notes an exchange.
+func (fs *FS) swapNames(m *move) {
+	m.src.dropName(m.p1, m.n1)
+	m.dst.dropName(m.p2, m.n2)
+	fs.placeNode(m.src, m.p2, m.n2)
+	fs.placeNode(m.dst, m.p1, m.n1)
+}

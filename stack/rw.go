@@ -1,0 +1,204 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Read serves a file that is not passed through.
+func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.io == nil || n.io.rd < 0 && n.io.wr < 0 {
+		return nil, fuse.EBADF
+	}
+	fd := n.io.wr
+	if fd < 0 {
+		fd = n.io.rd
+	}
+	got := 0
+	for got < len(buf) {
+		k, err := unix.Pread(fd, buf[got:], int64(in.Offset)+int64(got))
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, fs.status(err)
+		}
+		if k == 0 {
+			break
+		}
+		got += k
+	}
+	return fuse.ReadResultData(buf[:got]), fuse.OK
+}
+
+// Write serves a file that is not passed through.
+func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return 0, fuse.Status(syscall.ESTALE)
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.io == nil || n.io.wr < 0 {
+		return 0, fuse.EBADF
+	}
+	done := 0
+	for done < len(data) {
+		k, err := unix.Pwrite(n.io.wr, data[done:], int64(in.Offset)+int64(done))
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			if done > 0 {
+				break
+			}
+			return 0, fs.status(err)
+		}
+		done += k
+	}
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if r, err := fs.refLocked(n); err == nil {
+			if err := killPriv(r); err != nil {
+				return 0, fs.status(err)
+			}
+		}
+	}
+	return uint32(done), fuse.OK
+}
+
+// Flush is not needed: opens say FOPEN_NOFLUSH, and ENOSYS says it to kernels
+// that do not know the flag.
+func (fs *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
+// dataFile opens the file whose bytes the node's handles show; the caller
+// closes it.
+func (fs *FS) dataFile(n *node, flags int) (int, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	var r ref
+	var err error
+	if n.succ.Load() != nil { // its handles show the lower file
+		r = ref{d: n.low.d, name: n.low.name, fd: -1}
+	} else if r, err = fs.refLocked(n); err != nil {
+		return -1, err
+	}
+	return r.open(flags | unix.O_NONBLOCK)
+}
+
+// withData calls fn with the file whose bytes the node's handles show. No lock
+// is held meanwhile.
+func (fs *FS) withData(n *node, flags int, fn func(fd int) error) error {
+	fd, err := fs.dataFile(n, flags)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return fn(fd)
+}
+
+// Lseek answers SEEK_DATA and SEEK_HOLE from the backing file.
+func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	err := fs.withData(n, unix.O_RDONLY, func(fd int) error {
+		off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
+		out.Offset = uint64(off)
+		return err
+	})
+	if err == syscall.ENXIO {
+		return fuse.Status(syscall.ENXIO)
+	}
+	return fs.status(err)
+}
+
+// Fallocate serves fallocate; the handle is open for writing, so the file is
+// in upper.
+func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	n = n.current()
+	return fs.status(fs.withData(n, unix.O_RDWR, func(fd int) error {
+		for {
+			err := unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length))
+			if err != syscall.EINTR {
+				return err
+			}
+		}
+	}))
+}
+
+// CopyFileRange copies between two files of the mount, by reflink where the
+// file system below can. A FICLONE of the user does not come here: FUSE has no
+// message for it.
+func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	src, dst := fs.node(in.NodeId), fs.node(in.NodeIdOut)
+	if src == nil || dst == nil {
+		return 0, fuse.Status(syscall.ESTALE)
+	}
+	dst = dst.current()
+	var total int
+	err := fs.withData(src, unix.O_RDONLY, func(from int) error {
+		return fs.withData(dst, unix.O_RDWR, func(to int) error {
+			off1, off2 := int64(in.OffIn), int64(in.OffOut)
+			length := int(min(in.Len, 1<<30))
+			k, err := unix.CopyFileRange(from, &off1, to, &off2, length, 0)
+			total = k
+			return err
+		})
+	})
+	return uint32(total), fs.status(err)
+}
+
+// Fsync makes a file durable, and before it every record that its names need.
+func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	return fs.fsync(in.NodeId, in.FsyncFlags&fsyncData != 0)
+}
+
+// FsyncDir makes a directory durable.
+func (fs *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	return fs.fsync(in.NodeId, false)
+}
+
+func (fs *FS) fsync(id uint64, dataOnly bool) fuse.Status {
+	n := fs.node(id)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	if fs.j == nil || fs.cfg.Volatile {
+		return fuse.OK
+	}
+	n = n.current()
+	if err := fs.j.Sync(); err != nil {
+		return fs.status(err)
+	}
+	n.mu.RLock()
+	durable := n.up || n.dir != nil && n.dir.upper() != nil && !n.unlinked
+	n.mu.RUnlock()
+	if !durable {
+		return fuse.OK
+	}
+	return fs.status(fs.withData(n, unix.O_RDONLY, func(fd int) error {
+		if dataOnly {
+			return unix.Fdatasync(fd)
+		}
+		return unix.Fsync(fd)
+	}))
+}
+
+// fsyncData is FUSE_FSYNC_FDATASYNC.
+const fsyncData = 1

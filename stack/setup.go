@@ -1,0 +1,446 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// defaultTimeout is how long the kernel keeps entries and attributes.
+const defaultTimeout = 24 * time.Hour
+
+// Open checks a configuration, opens and locks the layers and the journal.
+// Nothing is mounted, and nothing is created but WORK/plyfs. Its errors are
+// *Error.
+func Open(cfg Config) (*FS, error) {
+	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(),
+		stop: make(chan struct{}), notices: make(chan uint64, 1024)}
+	fs.setDefaults()
+	if err := fs.checkConfig(); err != nil {
+		return nil, err
+	}
+	if err := fs.open(); err != nil {
+		_ = fs.Close()
+		return nil, err
+	}
+	return fs, nil
+}
+
+func (fs *FS) setDefaults() {
+	fs.log = fs.cfg.Logger
+	if fs.log == nil {
+		fs.log = slog.Default()
+	}
+	fs.policy = fs.cfg.Policy
+	if fs.timeout = fs.cfg.Timeout; fs.timeout == 0 {
+		fs.timeout = defaultTimeout
+	}
+	if fs.cfg.IO == "" {
+		fs.cfg.IO = IOPassthrough
+	}
+	if fs.cfg.Passthrough == "" {
+		fs.cfg.Passthrough = PassthroughAuto
+	}
+	fs.coherent = fs.cfg.IO == IOCoherent && fs.cfg.Upper != ""
+	fs.nodes.init()
+	fs.inos.init()
+	fs.hard.init()
+	fs.copying.init()
+	fs.count.init()
+	max := fs.cfg.FDCache
+	if max == 0 {
+		max = fdBudget()
+	}
+	fs.cache = layers.NewCache(max)
+}
+
+// fdBudget is how many directories are kept open: a quarter of what the
+// process may open, for open files and the rest need room too.
+func fdBudget() int {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+		return 256
+	}
+	return int(max(64, min(r.Cur/4, 4096)))
+}
+
+func (fs *FS) checkConfig() error {
+	c := &fs.cfg
+	usage := func(path, msg, mend string) error {
+		return &Error{Kind: KindUsage, Path: path, Msg: msg, Mend: mend}
+	}
+	switch {
+	case len(c.Lowers) == 0:
+		return usage("", "no lower directory", "give at least one with -o lowerdir=DIR")
+	case c.Upper != "" && c.Work == "":
+		return usage(c.Upper, "upperdir without workdir", "give -o workdir=DIR, an empty directory on the same file system as upperdir")
+	case c.Upper == "" && c.Work != "":
+		return usage(c.Work, "workdir without upperdir", "give -o upperdir=DIR, or leave workdir out for a read-only mount")
+	case c.IO != IOPassthrough && c.IO != IOCoherent:
+		return usage("", fmt.Sprintf("io=%s is no I/O mode", c.IO), "use io=passthrough or io=coherent")
+	case c.Passthrough != PassthroughAuto && c.Passthrough != PassthroughRequire && c.Passthrough != PassthroughOff:
+		return usage("", fmt.Sprintf("passthrough=%s is no choice", c.Passthrough), "use passthrough=auto, require or off")
+	case c.MaxStackDepth < 0 || c.MaxStackDepth > kernelMaxDepth:
+		return usage("", fmt.Sprintf("max_stack_depth=%d", c.MaxStackDepth), "the kernel takes 1 or 2; leave it out to let plyfs choose")
+	}
+	return nil
+}
+
+// open does the work of Open; what it leaves behind on failure Close removes.
+func (fs *FS) open() error {
+	if err := fs.checkDirs(); err != nil {
+		return err
+	}
+	if err := fs.openLayers(); err != nil {
+		return err
+	}
+	if err := fs.lockLayers(); err != nil {
+		return err
+	}
+	if err := fs.chooseDepth(); err != nil {
+		return err
+	}
+	if fs.upper != nil {
+		if err := fs.openWork(); err != nil {
+			return err
+		}
+	}
+	return fs.openRoot()
+}
+
+// checkDirs finds what is wrong with the directories before any is opened.
+func (fs *FS) checkDirs() error {
+	dirs := append([]string{}, fs.cfg.Lowers...)
+	if fs.cfg.Upper != "" {
+		dirs = append(dirs, fs.cfg.Upper, fs.cfg.Work)
+	}
+	for i, d := range dirs {
+		st, err := os.Stat(d)
+		role := "lowerdir"
+		if i >= len(fs.cfg.Lowers) {
+			role = []string{"upperdir", "workdir"}[i-len(fs.cfg.Lowers)]
+		}
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return &Error{Kind: KindUsage, Path: d, Msg: role + " does not exist", Mend: "create it, or mend the path"}
+		case err != nil:
+			return &Error{Kind: KindUsage, Path: d, Msg: role + " cannot be used", Err: errors.Unwrap(err)}
+		case !st.IsDir():
+			return &Error{Kind: KindUsage, Path: d, Msg: role + " is not a directory", Mend: "give a directory"}
+		}
+	}
+	return fs.checkOverlap()
+}
+
+// checkOverlap refuses directories that are one, or of which one would change
+// under the other. Upper and work may lie in a lower (an overlay of / with a
+// scratch directory in /var/tmp): the mount does not show them.
+func (fs *FS) checkOverlap() error {
+	overlap := func(a, b, how string) error {
+		return &Error{Kind: KindUsage, Path: a, Msg: "overlaps: it " + how + " " + b, Mend: "give directories apart from each other"}
+	}
+	c := &fs.cfg
+	if c.Upper != "" {
+		for _, p := range [][2]string{{c.Upper, c.Work}, {c.Work, c.Upper}} {
+			in, err := layers.Inside(p[0], p[1])
+			if err != nil {
+				return &Error{Kind: KindIO, Path: p[0], Msg: "cannot be examined", Err: err}
+			}
+			if in {
+				return overlap(p[0], p[1], "is or lies inside")
+			}
+		}
+	}
+	for i, l := range c.Lowers {
+		for _, u := range []string{c.Upper, c.Work} {
+			if u == "" {
+				continue
+			}
+			in, err := layers.Inside(l, u)
+			if err != nil {
+				return &Error{Kind: KindIO, Path: l, Msg: "cannot be examined", Err: err}
+			}
+			if in {
+				return overlap(l, u, "is or lies inside")
+			}
+		}
+		for _, other := range c.Lowers[:i] {
+			if sameDir(l, other) {
+				return overlap(l, other, "is the same directory as")
+			}
+		}
+	}
+	return nil
+}
+
+func sameDir(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
+func (fs *FS) openLayers() error {
+	fs.layers = make([]*layers.Layer, 1, len(fs.cfg.Lowers)+1)
+	if fs.cfg.Upper != "" {
+		l, err := layers.OpenUpper(fs.cfg.Upper, fs.cache)
+		if err != nil {
+			return openError(fs.cfg.Upper, err)
+		}
+		fs.upper, fs.layers[0] = l, l
+		if fs.workLayer, err = layers.OpenUpper(fs.cfg.Work, fs.cache); err != nil {
+			return openError(fs.cfg.Work, err)
+		}
+		fs.own = []inoKey{{l.Dev, l.RootIno}, {fs.workLayer.Dev, fs.workLayer.RootIno}}
+		fs.inos.get(l.Dev, 0)
+	}
+	for i, path := range fs.cfg.Lowers {
+		l, err := layers.OpenLower(path, i+1, fs.cache)
+		if err != nil {
+			return openError(path, err)
+		}
+		fs.layers = append(fs.layers, l)
+		fs.inos.get(l.Dev, 0)
+		if l.CloneErr != nil {
+			return &Error{Kind: KindEnvironment, Path: path, Msg: "the lower layer cannot be reached through a private read-only mount", Err: l.CloneErr,
+				Mend: "mount as root (CAP_SYS_ADMIN) on Linux 5.12 or newer"}
+		}
+	}
+	fs.bottom = len(fs.cfg.Lowers)
+	return nil
+}
+
+func openError(path string, err error) error {
+	return &Error{Kind: KindUsage, Path: path, Msg: "cannot be opened as a layer", Err: toErrno(err)}
+}
+
+// lockLayers refuses layers that another live mount writes, and an upper or
+// work directory that another uses at all.
+func (fs *FS) lockLayers() error {
+	lock := func(l *layers.Layer, take func(*layers.Dir) (*layers.Lock, error)) error {
+		k, err := take(l.Root())
+		if err != nil {
+			return &Error{Kind: KindBusy, Path: l.Path, Msg: "is in use by another live plyfs mount", Mend: "unmount that one first (plyfs status lists them)"}
+		}
+		fs.locks = append(fs.locks, k)
+		return nil
+	}
+	if fs.upper != nil {
+		for _, l := range []*layers.Layer{fs.upper, fs.workLayer} {
+			if err := lock(l, layers.LockUpper); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range fs.layers[1:] {
+		if err := lock(l, layers.LockLower); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openWork prepares the work directory and opens the journal.
+func (fs *FS) openWork() error {
+	caps, err := fs.probeUpper()
+	if err != nil {
+		return err
+	}
+	fs.caps = caps
+	wr := fs.workLayer.Root()
+	for _, name := range []string{"plyfs", "plyfs/tmp", "plyfs/index"} {
+		d := wr
+		if dir, base := filepath.Split(name); dir != "" {
+			d, name = wr.Child(filepath.Clean(dir)), base
+		}
+		if err := d.Mkdir(name, 0o700); err != nil && err != syscall.EEXIST {
+			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
+		}
+	}
+	fs.work = wr.Child("plyfs")
+	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
+	if err := fs.openJournal(); err != nil {
+		return err
+	}
+	if err := fs.clearTmp(fs.tmp); err != nil {
+		return &Error{Kind: KindIO, Path: fs.tmp.Path(), Msg: "leftovers cannot be removed", Err: err}
+	}
+	err = fs.tmp.Mknod(sharedWhiteout, unix.S_IFCHR, 0)
+	fs.canWhiteout = err == nil
+	if err := fs.loadHard(); err != nil {
+		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
+	}
+	return nil
+}
+
+// probeUpper checks what upper's file system must be able to do.
+func (fs *FS) probeUpper() (layers.Caps, error) {
+	wr := fs.workLayer.Root()
+	same, err := layers.SameMount(fs.upper.Root(), wr)
+	if err == nil && !same {
+		return layers.Caps{}, &Error{Kind: KindUsage, Path: fs.cfg.Work, Msg: "workdir is not on the same mount as upperdir " + fs.cfg.Upper,
+			Mend: "put both on one mounted file system"}
+	}
+	caps, err := layers.ProbeUpper(fs.upper.Root(), wr)
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return caps, &Error{Kind: KindUsage, Path: fs.cfg.Upper, Msg: "upperdir is on a read-only file system", Mend: "use a writable one, or mount without upperdir"}
+	case err != nil:
+		return caps, &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "upperdir and workdir cannot be used", Err: err}
+	case !caps.TrustedXattr:
+		return caps, &Error{Kind: KindEnvironment, Path: fs.cfg.Upper, Msg: "upperdir's file system cannot hold trusted.* xattrs (" + caps.Why["TrustedXattr"] + ")",
+			Mend: "mount as root, with upperdir on ext4, xfs, btrfs or tmpfs"}
+	}
+	return caps, nil
+}
+
+func layerID(l *layers.Layer) journal.LayerID {
+	return journal.LayerID{Path: l.Path, FSType: l.FSType, UUID: l.FSUUID, RootIno: l.RootIno}
+}
+
+func (fs *FS) openJournal() error {
+	foreign, err := fs.upperIsForeign()
+	if err != nil {
+		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
+	}
+	meta := journal.Meta{Upper: layerID(fs.upper), ForeignUpper: foreign}
+	for _, l := range fs.layers[1:] {
+		meta.Lowers = append(meta.Lowers, layerID(l))
+	}
+	j, err := journal.Open(fs.work.Path(), meta, journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log})
+	if err != nil {
+		kind := KindJournal
+		if errors.Is(err, journal.ErrLocked) {
+			kind = KindBusy
+		}
+		return &Error{Kind: kind, Msg: err.Error(), Err: nil}
+	}
+	fs.j = j
+	fs.foreign = j.Meta().ForeignUpper
+	return nil
+}
+
+// upperIsForeign tells whether upper holds anything: if there is no journal
+// yet, another tool wrote it.
+func (fs *FS) upperIsForeign() (bool, error) {
+	found := errors.New("found")
+	err := fs.upper.Root().List(func([]byte, uint64, uint8) error { return found })
+	if err == found {
+		return true, nil
+	}
+	return false, err
+}
+
+// clearTmp removes what a mount that was cut off left in the work directory.
+func (fs *FS) clearTmp(d *layers.Dir) error {
+	var names []string
+	var types []uint8
+	err := d.List(func(name []byte, _ uint64, typ uint8) error {
+		names, types = append(names, string(name)), append(types, typ)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, name := range names {
+		if types[i] != unix.DT_DIR {
+			if err := d.Unlink(name); err == nil {
+				continue
+			}
+		}
+		sub := d.Child(name)
+		if err := fs.clearTmp(sub); err != nil && err != syscall.ENOTDIR {
+			return err
+		}
+		sub.Forget()
+		if err := d.Rmdir(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openRoot makes the root node.
+func (fs *FS) openRoot() error {
+	fs.lowRoot = &lowerStack{}
+	for _, l := range fs.layers[1:] {
+		fs.lowRoot.dirs = append(fs.lowRoot.dirs, l.Root())
+		marks, err := l.Root().Marks(lowerDialects)
+		if err != nil {
+			return &Error{Kind: KindIO, Path: l.Path, Msg: "cannot be read", Err: err}
+		}
+		if marks.Opaque {
+			break
+		}
+	}
+	st := unix.Stat_t{}
+	if err := fs.lowRoot.dirs[0].Stat("", &st); err != nil {
+		return &Error{Kind: KindIO, Path: fs.cfg.Lowers[0], Msg: "cannot be read", Err: err}
+	}
+	n := &node{id: rootID, ino: fs.inos.get(st.Dev, st.Ino), typ: unix.S_IFDIR, orphan: -1, pinned: true, lookups: 1}
+	n.dir = &dirState{low: fs.lowRoot}
+	if fs.upper != nil {
+		n.dir.upDir.Store(fs.upper.Root())
+		mark, err := readMark(fs.upper.Root())
+		if err != nil {
+			return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
+		}
+		n.dir.mark = mark
+	}
+	fs.root = n
+	fs.nodes.put(n)
+	return nil
+}
+
+// syncUpper makes upper's file system durable.
+func (fs *FS) syncUpper() error {
+	fd, err := fs.upper.Root().Open("", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Syncfs(fd)
+}
+
+// Close makes the journal durable and lets the layers go. The mount must be
+// over.
+func (fs *FS) Close() error {
+	var errs []error
+	if fs.j != nil {
+		fs.settle()
+		errs = append(errs, fs.j.Close())
+	}
+	if fs.dev != nil {
+		fs.dev.close()
+	}
+	fs.nodes.each(func(n *node) {
+		n.mu.Lock()
+		if n.orphan >= 0 {
+			_ = unix.Close(int(n.orphan))
+			n.orphan = -1
+		}
+		fs.closeServerFilesLocked(n)
+		n.mu.Unlock()
+	})
+	for _, k := range fs.locks {
+		errs = append(errs, k.Close())
+	}
+	for _, l := range append(fs.layers, fs.workLayer) {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	fs.cache.Close()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,90 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+// Status is what `plyfs status` prints. Counters count since the mount.
+type Status struct {
+	Mountpoint    string            `json:"mountpoint"`
+	PID           int               `json:"pid"`
+	ReadOnly      bool              `json:"read_only"`
+	IO            string            `json:"io"`
+	MaxStackDepth int               `json:"max_stack_depth"`
+	Volatile      bool              `json:"volatile,omitempty"`
+	CapEffective  string            `json:"cap_effective"` // hexadecimal, as in /proc/PID/status
+	CapSysRes     bool              `json:"cap_sys_resource"`
+	UptimeSeconds float64           `json:"uptime_seconds"`
+	Layers        []LayerStatus     `json:"layers"`
+	Requests      map[string]uint64 `json:"requests"` // by opcode
+	Errors        map[string]uint64 `json:"errors"`   // replies by errno name
+	Panics        uint64            `json:"panics"`
+	Opens         OpenStatus        `json:"opens"`
+	CopyUps       CopyUpStatus      `json:"copy_ups"`
+	Nodes         int               `json:"nodes"`
+	DirFDs        int               `json:"dir_fds"`
+	FDs           int               `json:"fds"`
+	Threads       int               `json:"threads"`
+	Journal       *JournalStatus    `json:"journal,omitempty"`
+	LastErrors    []string          `json:"last_errors,omitempty"`
+}
+
+// LayerStatus describes one layer.
+type LayerStatus struct {
+	Role        string   `json:"role"` // "upper" or "lower"
+	Path        string   `json:"path"`
+	FSType      string   `json:"fs_type"`
+	Depth       int      `json:"depth"`
+	DepthWhy    string   `json:"depth_why,omitempty"`
+	ReadOnly    bool     `json:"read_only_clone"`
+	Passthrough bool     `json:"passthrough"`
+	Why         string   `json:"why,omitempty"` // why not passed through
+	Caps        []string `json:"capabilities,omitempty"`
+}
+
+// OpenStatus counts opens of regular files by the way they are served.
+type OpenStatus struct {
+	Passthrough uint64            `json:"passthrough"`
+	Server      uint64            `json:"server"`
+	Refusals    map[string]uint64 `json:"refusals,omitempty"` // reasons for not passing through
+	Retired     uint64            `json:"retired"`            // nodes replaced because a copy-up overtook open lower handles
+	Overtaken   uint64            `json:"overtaken"`          // open lower handles that a copy-up overtook
+	Stale       uint64            `json:"stale"`              // ESTALE answers that made the kernel look up again
+}
+
+// CopyUpStatus counts copy-ups.
+type CopyUpStatus struct {
+	Files  uint64            `json:"files"`
+	Dirs   uint64            `json:"dirs"`
+	Others uint64            `json:"others"`
+	Bytes  uint64            `json:"bytes"`
+	How    map[string]uint64 `json:"how,omitempty"` // clone, copy_file_range, read_write
+	Failed uint64            `json:"failed"`
+}
+
+// JournalStatus sums up the journal.
+type JournalStatus struct {
+	Path     string            `json:"path"`
+	Records  map[string]uint64 `json:"records"`
+	DBBytes  int64             `json:"db_bytes"`
+	LogBytes int64             `json:"log_bytes"`
+	Dirty    bool              `json:"dirty"`
+	Syncs    uint64            `json:"syncs"`
+	Folds    uint64            `json:"folds"`
+	Error    string            `json:"error,omitempty"`
+}
+
+// Explanation is what `plyfs explain` prints about one path of the mount.
+type Explanation struct {
+	Path     string   `json:"path"`
+	Exists   bool     `json:"exists"`
+	Type     string   `json:"type,omitempty"`
+	Ino      uint64   `json:"ino,omitempty"`
+	ServedBy string   `json:"served_by,omitempty"` // path in the layer that serves it
+	Layer    string   `json:"layer,omitempty"`
+	Merged   []string `json:"merged,omitempty"` // the directories that a merged directory is made of, topmost first
+	Hidden   []string `json:"hidden,omitempty"` // entries of lower layers that it hides
+	HiddenBy string   `json:"hidden_by,omitempty"`
+	Records  []string `json:"records,omitempty"` // journal records and private xattrs about it
+	IOMode   string   `json:"io_mode,omitempty"`
+	IOWhy    string   `json:"io_why,omitempty"`
+}

@@ -1,0 +1,177 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"bytes"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// aclXattr tells whether an xattr is a POSIX ACL.
+func aclXattr(attr string) bool { return strings.HasPrefix(attr, "system.posix_acl_") }
+
+// GetXAttr reads an xattr; plyfs' own are not there (ENODATA).
+func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	n := fs.node(h.NodeId)
+	if n == nil {
+		return 0, fuse.Status(syscall.ESTALE)
+	}
+	n = n.current()
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if fs.privateAttr(attr, !n.up) {
+		return 0, fuse.ENODATA
+	}
+	if fs.cfg.NoACL && aclXattr(attr) {
+		return 0, fuse.Status(syscall.EOPNOTSUPP)
+	}
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return 0, fs.status(err)
+	}
+	sz, err := r.getxattr(attr, dest)
+	if err != nil {
+		return 0, fs.xattrStatus(err)
+	}
+	return uint32(sz), fuse.OK
+}
+
+// xattrStatus is status without counting the answers that are no failures.
+func (fs *FS) xattrStatus(err error) fuse.Status {
+	switch err {
+	case syscall.ENODATA, syscall.EOPNOTSUPP, syscall.ERANGE:
+		return fuse.Status(err.(syscall.Errno))
+	}
+	return fs.status(err)
+}
+
+// maxXattrList is the kernel's bound of a list (XATTR_LIST_MAX).
+const maxXattrList = 65536
+
+// ListXAttr lists xattrs without plyfs' own.
+func (fs *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n := fs.node(h.NodeId)
+	if n == nil {
+		return 0, fuse.Status(syscall.ESTALE)
+	}
+	n = n.current()
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	list, err := fs.listLocked(n)
+	if err != nil {
+		return 0, fs.xattrStatus(err)
+	}
+	if len(list) > len(dest) {
+		return uint32(len(list)), fuse.ERANGE
+	}
+	return uint32(copy(dest, list)), fuse.OK
+}
+
+// listLocked is the list of xattrs to show. Precondition: n.mu is held.
+func (fs *FS) listLocked(n *node) ([]byte, error) {
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 1024)
+	sz, err := r.listxattr(buf)
+	if err == syscall.ERANGE {
+		buf = make([]byte, maxXattrList)
+		sz, err = r.listxattr(buf)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, a := range bytes.SplitAfter(buf[:sz], []byte{0}) {
+		name := string(bytes.TrimSuffix(a, []byte{0}))
+		if name == "" || fs.privateAttr(name, !n.up) || fs.cfg.NoACL && aclXattr(name) {
+			continue
+		}
+		out = append(out, a...)
+	}
+	return out, nil
+}
+
+// SetXAttr sets an xattr: EPERM for plyfs' own, EOPNOTSUPP for ACLs where
+// they are off.
+func (fs *FS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	return fs.changeXattr(in.NodeId, attr, func(r ref) error {
+		if err := r.setxattr(attr, data, int(in.Flags)); err != nil {
+			return err
+		}
+		if aclXattr(attr) && in.SetXAttrFlags&setxattrACLKillSGID != 0 {
+			return killSGID(r)
+		}
+		return nil
+	})
+}
+
+// setxattrACLKillSGID is FUSE_SETXATTR_ACL_KILL_SGID: the caller is not in the
+// file's group, so that a new access ACL clears set-group-ID.
+const setxattrACLKillSGID = 1
+
+// killSGID clears set-group-ID.
+func killSGID(r ref) error {
+	var st unix.Stat_t
+	if err := r.stat(&st); err != nil || st.Mode&unix.S_ISGID == 0 {
+		return err
+	}
+	return r.chmod(st.Mode & 07777 &^ unix.S_ISGID)
+}
+
+// RemoveXAttr removes an xattr.
+func (fs *FS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	return fs.changeXattr(h.NodeId, attr, func(r ref) error { return r.removexattr(attr) })
+}
+
+// changeXattr copies the file up and changes its xattrs.
+func (fs *FS) changeXattr(id uint64, attr string, change func(ref) error) fuse.Status {
+	n := fs.node(id)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	n = n.current()
+	if fs.privateAttr(attr, false) {
+		return fuse.EPERM
+	}
+	if fs.cfg.NoACL && aclXattr(attr) {
+		return fuse.Status(syscall.EOPNOTSUPP)
+	}
+	if err := fs.xattrWouldFail(n, attr); err != nil {
+		return fs.xattrStatus(err)
+	}
+	if err := fs.copyUp(n, copyWhole); err != nil {
+		return fs.status(err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dir != nil && attr == xattrDefaultACL {
+		n.dir.defACL = unknown
+	}
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return fs.status(err)
+	}
+	return fs.xattrStatus(change(r))
+}
+
+// xattrWouldFail spares a copy-up that could only end in EOPNOTSUPP: user
+// xattrs belong on files and directories alone (fs/xattr.c:xattr_permission).
+func (fs *FS) xattrWouldFail(n *node, attr string) error {
+	if strings.HasPrefix(attr, "user.") && !n.isReg() && !n.isDir() {
+		return syscall.EPERM
+	}
+	return nil
+}
+
+const (
+	xattrAccessACL  = "system.posix_acl_access"
+	xattrDefaultACL = "system.posix_acl_default"
+	xattrCapability = "security.capability"
+)
