@@ -130,7 +130,8 @@ func TestCacheConcurrency(t *testing.T) {
 		return d.RenameTo(l.Root(), fmt.Sprintf("moved%d", r.IntN(3)), 0, nil)
 	})
 	run(func(r *rand.Rand) error { // two subdirectories change places
-		return dirs[8].RenameTo(dirs[14].at0(l), dirs[14].name0(l), unix.RENAME_EXCHANGE, dirs[14])
+		parent, name := dirs[14].location()
+		return dirs[8].RenameTo(parent, name, unix.RENAME_EXCHANGE, dirs[14])
 	})
 	run(func(r *rand.Rand) error { dirs[r.IntN(len(dirs))].Forget(); return nil })
 	run(func(r *rand.Rand) error {
@@ -142,17 +143,11 @@ func TestCacheConcurrency(t *testing.T) {
 	wg.Wait()
 }
 
-// at0 and name0 are where a directory is now; only one goroutine moves it.
-func (d *Dir) at0(l *Layer) *Dir {
-	l.topo.RLock()
-	defer l.topo.RUnlock()
-	return d.parent
-}
-
-func (d *Dir) name0(l *Layer) string {
-	l.topo.RLock()
-	defer l.topo.RUnlock()
-	return d.name
+// location is where a directory is now; right as long as nobody moves it.
+func (d *Dir) location() (parent *Dir, name string) {
+	d.layer.topo.RLock()
+	defer d.layer.topo.RUnlock()
+	return d.parent, d.name
 }
 
 func BenchmarkAcquireHit(b *testing.B) {

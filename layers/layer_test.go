@@ -4,8 +4,11 @@
 package layers
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +89,61 @@ func TestLayerFacts(t *testing.T) {
 			t.Errorf("uuid %q", l.FSUUID)
 		}
 	})
+}
+
+// Without the right to clone a mount the layer is reached directly, and says so.
+func TestLowerThatCannotBeCloned(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "file"), []byte("lower"), 0o644))
+	before := openFDs(t)
+	c := NewCache(4)
+	l, err := withoutSysAdmin(func() (*Layer, error) { return OpenLower(dir, 1, c) })
+	must(t, err)
+	if l.ReadOnly || !errors.Is(l.CloneErr, unix.EPERM) {
+		t.Errorf("read-only %v, %v", l.ReadOnly, l.CloneErr)
+	}
+	if got := read(t, l.Root(), "file"); got != "lower" {
+		t.Errorf("content %q", got)
+	}
+	must(t, l.Close())
+	if after := openFDs(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// withoutSysAdmin calls f on a thread of its own that lacks CAP_SYS_ADMIN.
+func withoutSysAdmin(f func() (*Layer, error)) (l *Layer, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends here
+		h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if err = unix.Capget(&h, &caps[0]); err != nil {
+			return
+		}
+		caps[0].Effective &^= 1 << unix.CAP_SYS_ADMIN
+		if err = unix.Capset(&h, &caps[0]); err != nil {
+			return
+		}
+		l, err = f()
+	}()
+	<-done
+	return l, err
+}
+
+// A directory on a mount that is in no mount table still gets an answer.
+func TestLowerOnDetachedMount(t *testing.T) {
+	needRoot(t)
+	outer := lower(t, overlay(t, tmpfs(t)))
+	fd, err := outer.Root().Acquire()
+	must(t, err)
+	defer outer.Root().Release()
+	l := lower(t, procPath(fd))
+	if l.FSType != "overlay" || l.Depth != 1 || !strings.Contains(l.DepthWhy, "assumed") {
+		t.Errorf("%s, depth %d (%s)", l.FSType, l.Depth, l.DepthWhy)
+	}
 }
 
 func TestOpenErrors(t *testing.T) {

@@ -137,22 +137,22 @@ func TestCopyXattrs(t *testing.T) {
 
 // fakeXattrs is a source of one attribute or a target that refuses.
 type fakeXattrs struct {
-	attr             string
-	list, get, refus error
+	attr              string
+	list, get, refuse error
 }
 
 func (f fakeXattrs) Listxattr(buf []byte) (int, error) {
 	return copy(buf, f.attr+"\x00"), f.list
 }
 func (f fakeXattrs) Getxattr(string, []byte) (int, error) { return 0, f.get }
-func (f fakeXattrs) Setxattr(string, []byte, int) error   { return f.refus }
+func (f fakeXattrs) Setxattr(string, []byte, int) error   { return f.refuse }
 
 // What a copy may leave out and what it must not.
 func TestCopyXattrsErrors(t *testing.T) {
 	for _, x := range []struct {
-		attr             string
-		list, get, refus error
-		want             error
+		attr              string
+		list, get, refuse error
+		want              error
 	}{
 		{"user.a", nil, nil, nil, nil},
 		{"user.a", nil, nil, unix.EOPNOTSUPP, nil},
@@ -170,7 +170,7 @@ func TestCopyXattrsErrors(t *testing.T) {
 		{"security.selinux", nil, nil, unix.EPERM, unix.EPERM},
 	} {
 		src := fakeXattrs{attr: x.attr, list: x.list, get: x.get}
-		if err := CopyXattrs(src, fakeXattrs{refus: x.refus}, nil); !errors.Is(err, x.want) {
+		if err := CopyXattrs(src, fakeXattrs{refuse: x.refuse}, nil); !errors.Is(err, x.want) {
 			t.Errorf("%+v: %v", x, err)
 		}
 	}

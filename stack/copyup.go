@@ -236,7 +236,7 @@ func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 
 // openLowerData opens a lower file for reading.
 func (fs *FS) openLowerData(low lowerFile) (int, error) {
-	return low.d.Open(low.name, unix.O_RDONLY, 0)
+	return low.ref(true).open(unix.O_RDONLY)
 }
 
 // publishFile gives a finished copy its place: under the node's name, in the

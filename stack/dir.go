@@ -325,7 +325,12 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 		f.low = h.dirs
 		return f, nil
 	}
-	f.file = lowerFile{h.d, name}
+	f.file = lowerFile{d: h.d, name: name}
+	if fs.maybeMetacopy(h.d, &h.st) {
+		if f.file.data, err = p.dir.low.metacopyData(fs, h.d, name); err != nil {
+			return nil, err
+		}
+	}
 	f.origin = journal.Origin{Layer: uint32(h.d.Layer().Index), Ino: h.st.Ino}
 	if h.st.Nlink > 1 && fs.j != nil {
 		fs.resolveHard(f)

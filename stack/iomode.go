@@ -188,7 +188,7 @@ func refusal(err error) string {
 // openBackingLocked registers the node's file with the kernel.
 // Precondition: n.mu is held for writing.
 func (fs *FS) openBackingLocked(n *node) error {
-	r, err := fs.refLocked(n)
+	r, err := fs.dataRefLocked(n)
 	if err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (fs *FS) openServerLocked(n *node, write bool) error {
 	if io.wr >= 0 || !write && io.rd >= 0 {
 		return nil
 	}
-	r, err := fs.refLocked(n)
+	r, err := fs.dataRefLocked(n)
 	if err != nil {
 		return err
 	}

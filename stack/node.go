@@ -75,6 +75,15 @@ type nameRef struct {
 type lowerFile struct {
 	d    *layers.Dir
 	name string
+	data *lowerFile // where a metacopy's data is; nil for other files
+}
+
+// ref reaches the file, or with data its data.
+func (l *lowerFile) ref(data bool) ref {
+	if data && l.data != nil {
+		l = l.data
+	}
+	return ref{d: l.d, name: l.name, fd: -1}
 }
 
 func (n *node) isDir() bool { return n.typ == unix.S_IFDIR }
@@ -109,9 +118,18 @@ func (fs *FS) refLocked(n *node) (ref, error) {
 		}
 		return ref{}, syscall.ESTALE
 	case n.low.d != nil:
-		return ref{d: n.low.d, name: n.low.name, fd: -1}, nil
+		return n.low.ref(false), nil
 	}
 	return ref{}, syscall.ESTALE
+}
+
+// dataRefLocked says where the bytes of a regular file are now.
+// Precondition: as refLocked.
+func (fs *FS) dataRefLocked(n *node) (ref, error) {
+	if !n.up && n.low.data != nil {
+		return n.low.ref(true), nil
+	}
+	return fs.refLocked(n)
 }
 
 func (r ref) stat(st *unix.Stat_t) error {

@@ -89,8 +89,8 @@ func (fs *FS) dataFile(n *node, flags int) (int, error) {
 	var r ref
 	var err error
 	if n.succ.Load() != nil { // its handles show the lower file
-		r = ref{d: n.low.d, name: n.low.name, fd: -1}
-	} else if r, err = fs.refLocked(n); err != nil {
+		r = n.low.ref(true)
+	} else if r, err = fs.dataRefLocked(n); err != nil {
 		return -1, err
 	}
 	return r.open(flags | unix.O_NONBLOCK)

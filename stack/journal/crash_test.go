@@ -116,9 +116,9 @@ func TestCrashAtEveryStepOfAFold(t *testing.T) {
 	must(t, j.Apply(Uncover(1, "frozen")))
 	step("committed and written", "meanwhile")
 	j.state = next
-	j.spare.reset()
+	must(t, j.truncateSpare())
 	step("truncated", "meanwhile")
-	j.thaw()
+	j.thaw(nil)
 	step("marked", "meanwhile")
 	must(t, j.Apply(Cover(1, "after")))
 	must(t, j.fold())

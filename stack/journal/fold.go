@@ -53,11 +53,7 @@ func (j *Journal) fold() error {
 		return j.foldFailed(err)
 	}
 	j.state = next
-	j.mu.Lock()
-	spare := j.spare
-	j.mu.Unlock()
-	spare.reset() // only fold touches the spare log
-	j.thaw()
+	j.thaw(j.truncateSpare())
 	return nil
 }
 
@@ -84,10 +80,22 @@ func (j *Journal) freeze() (state, *delta, error) {
 	return next, j.frozen, nil
 }
 
-// thaw ends a fold whose records are in the database and whose log is empty.
-func (j *Journal) thaw() {
+// truncateSpare empties the frozen log's file, which takes too long for mu. Only a
+// fold changes which log that is.
+func (j *Journal) truncateSpare() error {
+	j.mu.RLock()
+	f := j.spare.f
+	j.mu.RUnlock()
+	return f.Truncate(0)
+}
+
+// thaw ends a fold whose records are in the database. If its log could not be
+// truncated, its frames are ignored by their number, and it is tried again before the
+// next frame is written there.
+func (j *Journal) thaw(truncated error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.spare.size, j.spare.torn = 0, truncated != nil
 	j.frozen = nil
 	j.folds++
 	j.tallies = j.state.tallies

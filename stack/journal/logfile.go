@@ -44,13 +44,6 @@ func (l *logFile) cutBack() error {
 	return nil
 }
 
-// reset empties the log. If that fails, its frames are ignored by their number, and
-// it is tried again before the next frame is written.
-func (l *logFile) reset() {
-	l.size, l.torn = 0, true
-	_ = l.cutBack()
-}
-
 // readAll gives the whole file.
 func (l *logFile) readAll() ([]byte, error) {
 	fi, err := l.f.Stat()

@@ -166,7 +166,8 @@ func (j *Journal) begin(logs [2]*logFile, r recovered, d *delta) error {
 		j.durable = next.seq
 	}
 	for _, l := range logs {
-		l.reset()
+		l.torn = true // what it holds goes now, or before the first frame
+		_ = l.cutBack()
 	}
 	j.mark()
 	if len(r.frames) > 0 || r.lost > 0 {
