@@ -17,23 +17,18 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 		return fuse.Status(syscall.ESTALE)
 	}
 	cur := n.current()
-	if err := fs.fillAttr(cur, &out.Attr); err != nil {
+	cur.mu.RLock()
+	defer cur.mu.RUnlock()
+	if err := fs.fillAttrLocked(cur, &out.Attr); err != nil {
 		return fs.status(err)
 	}
 	if cur == n {
-		out.SetTimeout(fs.timeout)
+		out.SetTimeout(fs.attrTimeoutLocked(n))
 	}
 	return fuse.OK
 }
 
-// fillAttr stats a node.
-func (fs *FS) fillAttr(n *node, a *fuse.Attr) error {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return fs.fillAttrLocked(n, a)
-}
-
-// fillAttrLocked is fillAttr with n.mu held.
+// fillAttrLocked stats a node. Precondition: n.mu is held.
 func (fs *FS) fillAttrLocked(n *node, a *fuse.Attr) error {
 	r, err := fs.refLocked(n)
 	if err != nil {
@@ -149,7 +144,11 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	if err := fs.fillAttrLocked(n, &out.Attr); err != nil {
 		return fs.status(err)
 	}
-	out.SetTimeout(fs.timeout)
+	if in.NodeId == n.id {
+		out.SetTimeout(fs.attrTimeoutLocked(n))
+	} else {
+		fs.notifyAttr(n.id) // changed through the node that it succeeded
+	}
 	return fuse.OK
 }
 

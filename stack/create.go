@@ -54,10 +54,15 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := fs.admitNewLocked(n, fd, &out.OpenOut); err != nil {
+		fs.unrefLater(n)
 		return fs.status(err)
+	}
+	if in.Flags&unix.O_ACCMODE == unix.O_RDWR {
+		n.io.rdwr++
 	}
 	fs.toAttr(n, &st, &out.Attr)
 	fs.entryHead(n, &out.EntryOut)
+	out.SetAttrTimeout(fs.attrTimeoutLocked(n))
 	return fuse.OK
 }
 
@@ -380,9 +385,14 @@ func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := fs.admitNewLocked(n, fd, &out.OpenOut); err != nil {
+		fs.unrefLater(n)
 		return fs.status(err)
+	}
+	if in.Flags&unix.O_ACCMODE == unix.O_RDWR {
+		n.io.rdwr++
 	}
 	fs.toAttr(n, &st, &out.Attr)
 	fs.entryHead(n, &out.EntryOut)
+	out.SetAttrTimeout(fs.attrTimeoutLocked(n))
 	return fuse.OK
 }

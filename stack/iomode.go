@@ -36,6 +36,7 @@ const (
 // the node's mu.
 type ioState struct {
 	opens int
+	rdwr  int // of them O_RDWR, which may be mapped shared and written
 	mode  ioMode
 
 	id    int32 // backing id, 0 = none
@@ -217,6 +218,23 @@ func (fs *FS) closeBackingLocked(n *node) {
 	}
 	fs.dev.backingClose(n.io.id)
 	n.io.id = 0
+}
+
+// mappable tells whether the file may change without a word to us: under
+// passthrough the backing file itself is mapped, and a store to it updates
+// that one's times alone. Attributes given out meanwhile must not be kept.
+// Precondition: n.mu is held.
+func (n *node) mappable() bool {
+	return n.io != nil && n.io.rdwr > 0 && n.io.mode == modePassthrough
+}
+
+// attrTimeout is how long the kernel may keep the node's attributes.
+// Precondition: n.mu is held.
+func (fs *FS) attrTimeoutLocked(n *node) time.Duration {
+	if n.mappable() {
+		return 0
+	}
+	return fs.timeout
 }
 
 // admitLocked lets one more open in and fills the answer.

@@ -31,11 +31,16 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 // entry fills the answer about a node that was just referenced; on failure the
 // reference is given back.
 func (fs *FS) entry(n *node, out *fuse.EntryOut) fuse.Status {
-	if err := fs.fillAttr(n, &out.Attr); err != nil {
-		fs.Forget(n.id, 1)
+	n.mu.RLock()
+	err := fs.fillAttrLocked(n, &out.Attr)
+	timeout := fs.attrTimeoutLocked(n)
+	n.mu.RUnlock()
+	if err != nil {
+		fs.unrefLater(n) // the caller may hold a directory's lock
 		return fs.status(err)
 	}
 	fs.entryHead(n, out)
+	out.SetAttrTimeout(timeout)
 	return fuse.OK
 }
 

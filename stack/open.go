@@ -39,7 +39,16 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 			return fs.status(err)
 		}
 	}
-	return fs.status(fs.admitLocked(n, write, out))
+	if err := fs.admitLocked(n, write, out); err != nil {
+		return fs.status(err)
+	}
+	if in.Flags&unix.O_ACCMODE == unix.O_RDWR {
+		n.io.rdwr++
+		if n.mappable() {
+			fs.notifyAttr(n.id) // what the kernel keeps from before
+		}
+	}
+	return fuse.OK
 }
 
 // prepareWriteLocked truncates, and clears the set-ID bits and capabilities of
@@ -102,9 +111,13 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if n.io == nil || n.io.opens == 0 {
 		return
 	}
+	if in.Flags&unix.O_ACCMODE == unix.O_RDWR && n.io.rdwr > 0 {
+		n.io.rdwr--
+	}
 	if n.io.opens--; n.io.opens > 0 {
 		return
 	}
+	n.io.rdwr = 0
 	fs.closeServerFilesLocked(n)
 	if n.succ.Load() != nil || n.unlinked {
 		fs.closeBackingLocked(n)

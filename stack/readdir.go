@@ -192,7 +192,11 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 		}
 		e.Ino, e.Mode = c.ino, c.typ
 		var a fuse.Attr
-		if err := fs.fillAttr(c, &a); err != nil {
+		c.mu.RLock()
+		err = fs.fillAttrLocked(c, &a)
+		timeout := fs.attrTimeoutLocked(c)
+		c.mu.RUnlock()
+		if err != nil {
 			fs.Forget(c.id, 1)
 			return true, err
 		}
@@ -203,6 +207,7 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 		}
 		slot.Attr = a
 		fs.entryHead(c, slot)
+		slot.SetAttrTimeout(timeout)
 		return true, nil
 	}, func(e fuse.DirEntry) bool { return out.AddDirLookupEntry(e) != nil })
 }

@@ -32,6 +32,7 @@ func Open(cfg Config) (*FS, error) {
 		return nil, err
 	}
 	if err := fs.open(); err != nil {
+		fs.unmake()
 		_ = fs.Close()
 		return nil, err
 	}
@@ -264,13 +265,24 @@ func (fs *FS) openWork() error {
 		if dir, base := filepath.Split(name); dir != "" {
 			d, name = wr.Child(filepath.Clean(dir)), base
 		}
-		if err := d.Mkdir(name, 0o700); err != nil && err != syscall.EEXIST {
+		err := d.Mkdir(name, 0o700)
+		if err != nil && err != syscall.EEXIST {
 			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
+		}
+		if err == nil {
+			fs.made = append(fs.made, madeDir{d, name})
 		}
 	}
 	fs.work = wr.Child("plyfs")
 	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
-	if err := fs.openJournal(); err != nil {
+	pair, err := fs.checkPair()
+	if err != nil {
+		return err
+	}
+	if err := fs.openJournal(pair.fresh); err != nil {
+		return err
+	}
+	if err := fs.finishPair(pair); err != nil {
 		return err
 	}
 	if err := fs.clearTmp(fs.tmp); err != nil {
@@ -282,6 +294,22 @@ func (fs *FS) openWork() error {
 		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
 	}
 	return nil
+}
+
+// madeDir is a directory that Open made in work.
+type madeDir struct {
+	d    *layers.Dir
+	name string
+}
+
+// unmake removes what a refused mount made in the work directory.
+func (fs *FS) unmake() {
+	if fs.tmp != nil {
+		_ = fs.tmp.Unlink(sharedWhiteout)
+	}
+	for i := len(fs.made) - 1; i >= 0; i-- {
+		_ = fs.made[i].d.Rmdir(fs.made[i].name)
+	}
 }
 
 // probeUpper checks what upper's file system must be able to do.
@@ -309,11 +337,12 @@ func layerID(l *layers.Layer) journal.LayerID {
 	return journal.LayerID{Path: l.Path, FSType: l.FSType, UUID: l.FSUUID, RootIno: l.RootIno}
 }
 
-func (fs *FS) openJournal() error {
+func (fs *FS) openJournal(fresh bool) error {
 	foreign, err := fs.upperIsForeign()
 	if err != nil {
 		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
 	}
+	foreign = foreign && fresh
 	meta := journal.Meta{Upper: layerID(fs.upper), ForeignUpper: foreign}
 	for _, l := range fs.layers[1:] {
 		meta.Lowers = append(meta.Lowers, layerID(l))

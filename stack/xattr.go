@@ -158,7 +158,11 @@ func (fs *FS) changeXattr(id uint64, attr string, change func(ref) error) fuse.S
 	if err != nil {
 		return fs.status(err)
 	}
-	return fs.xattrStatus(change(r))
+	err = change(r)
+	if err == nil && n.id != id {
+		fs.notifyAttr(n.id)
+	}
+	return fs.xattrStatus(err)
 }
 
 // xattrWouldFail spares a copy-up that could only end in EOPNOTSUPP: user

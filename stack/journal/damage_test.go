@@ -80,18 +80,18 @@ func wantDamage(t testing.TB, what string, err error) {
 func TestFlippedBits(t *testing.T) {
 	dir, dump := populated(t, 12, 40)
 	files := readFiles(t, dir)
-	db := used(files[dbName])
+	db := used(files[DBName])
 	refused := 0
 	const rounds = 150
 	for range rounds {
-		b := append([]byte(nil), files[dbName]...)
+		b := append([]byte(nil), files[DBName]...)
 		// Mostly where pages begin: there are the headers and element tables.
 		at := rand.IntN(db)
 		if rand.IntN(2) == 0 {
 			at = at&^4095 + rand.IntN(64)
 		}
 		b[at] ^= 1 << rand.IntN(8)
-		restoreWith(t, dir, files, dbName, b)
+		restoreWith(t, dir, files, DBName, b)
 		if examine(t, dir, dump, "") {
 			refused++
 		}
@@ -138,8 +138,8 @@ func TestFlippedBitsInTheLog(t *testing.T) {
 func TestTruncatedDatabase(t *testing.T) {
 	dir, dump := populated(t, 12, 40)
 	files := readFiles(t, dir)
-	for size := 0; size < used(files[dbName]); size += 1531 {
-		restoreWith(t, dir, files, dbName, files[dbName][:size])
+	for size := 0; size < used(files[DBName]); size += 1531 {
+		restoreWith(t, dir, files, DBName, files[DBName][:size])
 		if !examine(t, dir, dump, "") {
 			t.Errorf("a file of %d bytes is accepted", size)
 		}
@@ -147,7 +147,7 @@ func TestTruncatedDatabase(t *testing.T) {
 }
 
 func TestMissingFiles(t *testing.T) {
-	for _, name := range []string{dbName, logName, altName} {
+	for _, name := range []string{DBName, logName, altName} {
 		dir, _ := populated(t, 2, 2)
 		must(t, os.Remove(filepath.Join(dir, name)))
 		_, err := Open(dir, testMeta(), quiet)
@@ -162,7 +162,7 @@ func TestMissingFiles(t *testing.T) {
 func TestOlderDatabase(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "plyfs")
 	j := open(t, dir, quiet)
-	old := readFiles(t, dir)[dbName]
+	old := readFiles(t, dir)[DBName]
 	must(t, j.Apply(Cover(1, "a")))
 	must(t, j.fold())
 	for _, what := range []string{"of the same opening", "of the opening before"} {
@@ -172,7 +172,7 @@ func TestOlderDatabase(t *testing.T) {
 			t.Errorf("database %s: %v", what, err)
 		}
 		must(t, j.Close())
-		old = readFiles(t, dir)[dbName]
+		old = readFiles(t, dir)[DBName]
 		j = open(t, dir, quiet)
 	}
 }
@@ -188,9 +188,9 @@ func TestLostMeta(t *testing.T) {
 	files := readFiles(t, dir)
 	refused := 0
 	for page := range 2 {
-		b := append([]byte(nil), files[dbName]...)
+		b := append([]byte(nil), files[DBName]...)
 		b[page*os.Getpagesize()+40] ^= 1
-		restoreWith(t, dir, files, dbName, b)
+		restoreWith(t, dir, files, DBName, b)
 		s, err := OpenReadOnly(dir)
 		if errors.Is(err, ErrDamaged) {
 			refused++
@@ -266,11 +266,11 @@ func FuzzOpenDamaged(f *testing.F) {
 	f.Add(uint32(8), byte(0xff), uint32(4096), byte(1))
 	f.Add(uint32(3*4096+10), byte(2), uint32(3*4096+18), byte(0x80))
 	f.Fuzz(func(t *testing.T, at uint32, x byte, at2 uint32, y byte) {
-		b := append([]byte(nil), files[dbName]...)
+		b := append([]byte(nil), files[DBName]...)
 		n := uint32(used(b))
 		b[at%n] ^= x
 		b[at2%n] ^= y
-		restoreWith(t, dir, files, dbName, b)
+		restoreWith(t, dir, files, DBName, b)
 		examine(t, dir, dump, "")
 	})
 }

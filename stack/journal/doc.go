@@ -68,10 +68,13 @@
 // records and the sum of their CRCs are kept and compared. bbolt is then called
 // only inside a guard that turns a panic or a fault into [ErrDamaged].
 //
+// What cannot be told from a crash is a frame damaged at the very end of the log after
+// a crash: nothing behind it says that it was durable, so it counts as torn.
+//
 // # Locks
 //
-// Journal.foldMu (one fold at a time) is taken before Journal.syncMu (one fdatasync
-// at a time), and both before Journal.mu (the memory state). Journal.mu is never
-// held over an fsync or a commit; LoadDir takes only Journal.mu for reading and
-// bbolt's read transaction.
+// In this order: Journal.foldMu (one fold at a time) or Journal.idMu (one reservation
+// of ids), Journal.syncMu (one fdatasync at a time), Journal.mu (the memory state).
+// Journal.mu is never held over an fsync or a commit; LoadDir takes only Journal.mu for
+// reading and bbolt's read transaction.
 package journal

@@ -104,13 +104,13 @@ func isSpace(err error) bool {
 
 // The names of the files in WORK/plyfs.
 const (
-	dbName    = "journal.db"
+	DBName    = "journal.db"
 	newDBName = "journal.db.new"
 	logName   = "journal.log"
 	altName   = "journal.alt"
 )
 
-func dbPath(dir string) string { return filepath.Join(dir, dbName) }
+func dbPath(dir string) string { return filepath.Join(dir, DBName) }
 
 // errIO makes any failure one that errors.Is finds to be EIO.
 func errIO(err error) error {

@@ -25,16 +25,18 @@ func (j *Journal) foldLoop() {
 		defer t.Stop()
 		tick = t.C
 	}
-	for {
+	for warned := false; ; {
 		select {
 		case <-j.quit:
 			return
 		case <-tick:
 		case <-j.kick:
 		}
-		if err := j.fold(); err != nil && !errors.Is(err, ErrClosed) {
+		err := j.fold()
+		if err != nil && !warned {
 			j.log.Warn("journal not folded, its log goes on growing", "error", err)
 		}
+		warned = err != nil
 	}
 }
 

@@ -57,7 +57,7 @@ func (j *Journal) Meta() Meta {
 	return m
 }
 
-func (j *Journal) dbPath() string { return filepath.Join(j.dir, dbName) }
+func (j *Journal) dbPath() string { return filepath.Join(j.dir, DBName) }
 
 // usable says why the journal takes no change, under mu.
 func (j *Journal) usable() error {

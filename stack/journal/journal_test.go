@@ -329,7 +329,7 @@ func TestOpenReadOnlyChangesNothing(t *testing.T) {
 func readFiles(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	out := make(map[string][]byte)
-	for _, name := range []string{dbName, logName, altName} {
+	for _, name := range []string{DBName, logName, altName} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		must(t, err)
 		out[name] = b

@@ -206,13 +206,13 @@ func TestSyncIsShared(t *testing.T) {
 	const callers = 16
 	var calls, inside atomic.Int32
 	gate := make(chan struct{})
-	real := fdatasync
-	defer func() { fdatasync = real }()
+	kept := fdatasync
+	defer func() { fdatasync = kept }()
 	fdatasync = func(l *logFile) error {
 		calls.Add(1)
 		inside.Add(1)
 		<-gate
-		return real(l)
+		return kept(l)
 	}
 	var wg sync.WaitGroup
 	start := func(i int) {
@@ -269,8 +269,8 @@ func TestLoadDirDoesNotWaitForAFold(t *testing.T) {
 
 func TestVolatile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "plyfs")
-	real := fdatasync
-	defer func() { fdatasync = real }()
+	kept := fdatasync
+	defer func() { fdatasync = kept }()
 	fdatasync = func(*logFile) error { return errors.New("synced") }
 	j := open(t, dir, Options{NoSync: true, FoldInterval: -1})
 	must(t, j.Apply(Cover(1, "a")))
@@ -281,7 +281,7 @@ func TestVolatile(t *testing.T) {
 	must(t, j.Apply(Cover(1, "b")))
 	wantNames(t, open(t, copyDir(t, dir), quiet), 1, "a", "b") // after kill -9
 	must(t, j.Close())
-	fdatasync = real
+	fdatasync = kept
 	wantNames(t, open(t, dir, quiet), 1, "a", "b")
 }
 

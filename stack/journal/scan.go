@@ -157,5 +157,5 @@ func checkEpoch(s *logScan, epoch uint64) error {
 		return nil
 	}
 	return damaged(s.path, "it was written for a newer %s than the one beside it (opening %d against %d)",
-		dbName, s.first>>32, epoch>>32)
+		DBName, s.first>>32, epoch>>32)
 }

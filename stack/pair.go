@@ -1,0 +1,97 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"bytes"
+	"crypto/rand"
+	"syscall"
+
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// xattrPair is on the upper directory and on WORK/plyfs: the same 16 random
+// bytes, which say that the journal in the one is about the other. With
+// another work directory the removed names of upper would come back.
+const xattrPair = xattrPrefix + "pair"
+
+const pairBytes = 16
+
+// A pairState is what the two marks say before the journal is opened.
+type pairState struct {
+	fresh   bool // neither is marked: a first mount
+	halfway bool // work alone is marked: a first mount that was cut off, if its journal is empty
+}
+
+// checkPair refuses an upper without its journal, and directories that do not
+// belong together.
+func (fs *FS) checkPair() (p pairState, err error) {
+	up, err := readPair(fs.upper.Root())
+	if err != nil {
+		return p, &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
+	}
+	wk, err := readPair(fs.work)
+	if err != nil {
+		return p, &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot be read", Err: err}
+	}
+	switch {
+	case up == nil && wk == nil:
+		p.fresh = true
+	case up == nil:
+		p.halfway = true
+	case wk == nil:
+		return p, &Error{Kind: KindJournal, Path: fs.cfg.Upper, Msg: "the upperdir was used with another workdir, whose journal knows what was removed",
+			Mend: "mount with that workdir; or, if it is lost and what was removed may come back, run: setfattr -x " + xattrPair + " " + fs.cfg.Upper}
+	case !bytes.Equal(up, wk):
+		return p, &Error{Kind: KindJournal, Path: fs.cfg.Work, Msg: "workdir and upperdir " + fs.cfg.Upper + " do not belong together",
+			Mend: "mount each with the one it was used with"}
+	default:
+		return p, fs.journalThere()
+	}
+	return p, nil
+}
+
+// journalThere refuses a pair whose journal has been taken away.
+func (fs *FS) journalThere() error {
+	var st unix.Stat_t
+	if err := fs.work.Stat(journal.DBName, &st); err != nil {
+		return &Error{Kind: KindJournal, Path: fs.work.Path() + "/" + journal.DBName, Msg: "the journal is missing", Err: err,
+			Mend: "restore it from a copy; or, if what was removed may come back, use an empty workdir and run: setfattr -x " + xattrPair + " " + fs.cfg.Upper}
+	}
+	return nil
+}
+
+// finishPair marks what a first mount must mark, once its journal is there:
+// work first, so that an upper is never marked without one.
+func (fs *FS) finishPair(p pairState) error {
+	if !p.fresh && !p.halfway {
+		return nil
+	}
+	if st := fs.j.Stats(); p.halfway && st.Covers+st.Links+st.Notes > 0 {
+		return &Error{Kind: KindJournal, Path: fs.cfg.Work, Msg: "the work directory holds the journal of another upperdir than " + fs.cfg.Upper,
+			Mend: "mount with the upperdir it was made for, or give an empty workdir"}
+	}
+	id := make([]byte, pairBytes)
+	_, _ = rand.Read(id) // never fails (crypto/rand)
+	for _, d := range []*layers.Dir{fs.work, fs.upper.Root()} {
+		if err := d.Setxattr("", xattrPair, id, 0); err != nil {
+			return &Error{Kind: KindIO, Path: d.Path(), Msg: "cannot be marked", Err: err}
+		}
+	}
+	return nil
+}
+
+func readPair(d *layers.Dir) ([]byte, error) {
+	buf := make([]byte, pairBytes+1)
+	n, err := d.Getxattr("", xattrPair, buf)
+	if err == syscall.ENODATA {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return buf[:n], nil
+}
