@@ -5,6 +5,7 @@ package stack
 
 import (
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ func (fs *FS) Mount() error {
 		return err
 	}
 	fs.server = newServer(fs)
+	roomForThreads(int(fs.server.max))
 	fs.server.spawn()
 	select {
 	case <-fs.server.ready:
@@ -59,4 +61,15 @@ func (fs *FS) Wait() error {
 	close(fs.stop)
 	fs.done.Wait()
 	return nil
+}
+
+// roomForThreads gives the runtime more Ps than there are processors. A thread
+// in a system call keeps its P until the runtime's monitor takes it away, up
+// to 10 ms later; with as many Ps as processors a thread that comes back with
+// a request finds none (measured: 350 µs instead of 560 for create, stat and
+// unlink on 2 processors).
+func roomForThreads(threads int) {
+	if want := threads + 4; runtime.GOMAXPROCS(0) < want {
+		runtime.GOMAXPROCS(want)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/plyfs/plyfs/creds"
@@ -25,27 +26,51 @@ const bufBytes = maxWrite + 4096
 
 // FUSE opcodes that the loop treats itself.
 const (
-	opForget      = 2
-	opInit        = 26
-	opSyncFS      = 50
-	opBatchForget = 42
-	opCount       = 64
+	opLink      = 13
+	opOpen      = 14
+	opRead      = 15
+	opWrite     = 16
+	opFsync     = 20
+	opSetXattr  = 21
+	opInit      = 26
+	opFsyncDir  = 30
+	opFallocate = 43
+	opRename2   = 45
+	opCopyRange = 47
+	opSyncFS    = 50
+	opCount     = 64
 )
 
 // server is the loop between the device and go-fuse's protocol layer: threads
 // that each read a request, handle it and write the answer. go-fuse's own
 // Server hands requests from goroutine to goroutine, which doubles the cost of
-// a short one. One thread always waits for the next request; a thread that
-// takes one and leaves nobody waiting starts another, up to a limit.
+// a short one.
+//
+// While requests come one by one, one thread reads them all: it stays warm,
+// and the kernel has nobody else to wake. Others are parked and join it
+//
+//   - for the time of a request that may take long (mayBlock), and
+//   - when requests are found waiting again and again (backlog), up to a limit.
+//
+// No request waits for another one, so how many threads read is a matter of
+// speed alone.
 type server struct {
 	fs      *FS
 	ps      *fuse.ProtocolServer
 	max     int32
 	threads atomic.Int32
-	waiting atomic.Int32
 	wg      sync.WaitGroup
 	ready   chan struct{} // closed once INIT was answered
 	once    sync.Once
+
+	mu      sync.Mutex
+	wake    *sync.Cond
+	parked  int
+	tickets int  // parked threads that were called
+	over    bool // the mount has ended
+
+	reading atomic.Int32 // threads that wait for a request
+	target  atomic.Int32 // how many should
 }
 
 const defaultThreads = 16
@@ -71,7 +96,10 @@ func newServer(fs *FS) *server {
 	if max <= 0 {
 		max = defaultThreads
 	}
-	return &server{fs: fs, ps: fuse.NewProtocolServer(fs, opts), max: int32(max), ready: make(chan struct{})}
+	s := &server{fs: fs, ps: fuse.NewProtocolServer(fs, opts), max: int32(max), ready: make(chan struct{})}
+	s.wake = sync.NewCond(&s.mu)
+	s.target.Store(1)
+	return s
 }
 
 // logWriter passes go-fuse's log on.
@@ -96,6 +124,51 @@ func (s *server) spawn() {
 	go s.loop()
 }
 
+// callReader has one more thread read, if there is one to be had.
+func (s *server) callReader() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.parked > s.tickets:
+		s.tickets++
+		s.wake.Signal()
+	case s.threads.Load() < s.max:
+		s.spawn()
+	}
+}
+
+// park waits until the thread is called. False: the mount has ended.
+func (s *server) park() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parked++
+	for s.tickets == 0 && !s.over {
+		s.wake.Wait()
+	}
+	s.parked--
+	if s.tickets > 0 {
+		s.tickets--
+	}
+	return !s.over
+}
+
+// end lets all threads go.
+func (s *server) end() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.wake.Broadcast()
+}
+
+// A read that returns within readAtOnce found its request waiting. Backlog
+// counts those against the others; at moreReaders one more thread reads, and
+// after lessReaders reads that had to wait one less.
+const (
+	readAtOnce  = 3 * time.Microsecond
+	moreReaders = 8
+	lessReaders = 64
+)
+
 // loop serves requests until the mount ends.
 func (s *server) loop() {
 	runtime.LockOSThread()
@@ -107,20 +180,73 @@ func (s *server) loop() {
 		s.fs.log.Debug("credential switches cost more on this thread", "err", err)
 	}
 	in, out := make([]byte, bufBytes), make([]byte, bufBytes)
+	backlog, idle := 0, 0
 	for {
-		s.waiting.Add(1)
-		n, err := unix.Read(s.fs.dev.fd, in)
-		if s.waiting.Add(-1) == 0 && s.threads.Load() < s.max && err == nil {
-			s.spawn()
+		if s.reading.Add(1) > s.target.Load() {
+			s.reading.Add(-1)
+			if !s.park() {
+				return
+			}
+			backlog, idle = 0, 0
+			continue
 		}
+		start := time.Now()
+		n, err := unix.Read(s.fs.dev.fd, in)
+		waited := time.Since(start)
+		left := s.reading.Add(-1)
 		switch err {
 		case nil:
-			s.handle(in[:n], out)
 		case syscall.EINTR, syscall.EAGAIN, syscall.ENOENT: // ENOENT: interrupted while it was read
+			continue
 		default: // ENODEV: unmounted
+			s.end()
 			return
 		}
+		if waited < readAtOnce {
+			idle = 0
+			if backlog++; backlog >= moreReaders {
+				backlog = 0
+				s.moreReaders()
+			}
+		} else {
+			backlog = max(0, backlog-1)
+			if idle++; idle >= lessReaders {
+				idle = 0
+				s.lessReaders()
+			}
+		}
+		if left == 0 && mayBlock(in[:n]) {
+			s.callReader()
+		}
+		s.handle(in[:n], out)
 	}
+}
+
+func (s *server) moreReaders() {
+	if t := s.target.Load(); t < s.max && s.target.CompareAndSwap(t, t+1) {
+		s.callReader()
+	}
+}
+
+func (s *server) lessReaders() {
+	if t := s.target.Load(); t > 1 {
+		s.target.CompareAndSwap(t, t-1)
+	}
+}
+
+// mayBlock tells whether a request may take long: copy data, sync, or wait for
+// a disk on behalf of a reader.
+func mayBlock(in []byte) bool {
+	if len(in) < 48 {
+		return false
+	}
+	switch binary.NativeEndian.Uint32(in[4:]) {
+	case opRead, opWrite, opFsync, opFsyncDir, opFallocate, opCopyRange, opSyncFS, opRename2, opLink, opSetXattr:
+		return true
+	case opOpen:
+		return binary.NativeEndian.Uint32(in[40:])&unix.O_ACCMODE != unix.O_RDONLY
+	}
+	return false
 }
 
 // handle serves one request.

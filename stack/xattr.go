@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/creds"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,10 +67,36 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint3
 	if err != nil {
 		return 0, fs.xattrStatus(err)
 	}
+	if bytes.Contains(list, []byte(trustedPrefix)) && !mayTrusted(h.Uid, h.Pid) {
+		list = withoutTrusted(list)
+	}
 	if len(list) > len(dest) {
 		return uint32(len(list)), fuse.ERANGE
 	}
 	return uint32(copy(dest, list)), fuse.OK
+}
+
+const trustedPrefix = "trusted."
+
+// mayTrusted tells whether the caller may see trusted.* names: file systems
+// list them for CAP_SYS_ADMIN only, and FUSE leaves that to the daemon. If the
+// caller's capabilities cannot be read (another pid namespace) its uid decides.
+func mayTrusted(uid, pid uint32) bool {
+	caps, err := creds.EffectiveCaps(int(pid))
+	if pid == 0 || err != nil {
+		return uid == 0
+	}
+	return caps>>unix.CAP_SYS_ADMIN&1 == 1
+}
+
+func withoutTrusted(list []byte) []byte {
+	var out []byte
+	for _, a := range bytes.SplitAfter(list, []byte{0}) {
+		if !bytes.HasPrefix(a, []byte(trustedPrefix)) {
+			out = append(out, a...)
+		}
+	}
+	return out
 }
 
 // listLocked is the list of xattrs to show. Precondition: n.mu is held.
