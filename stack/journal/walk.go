@@ -93,6 +93,9 @@ func (w *boltWalk) run() error {
 	if w.meta.pages > size/w.meta.pageSize {
 		return w.bad("the file is cut short, it has %d bytes of at least %d", size, w.meta.pages*w.meta.pageSize)
 	}
+	if size%w.meta.pageSize != 0 {
+		return w.bad("the file is cut short, its %d bytes are no whole number of pages of %d", size, w.meta.pageSize)
+	}
 	w.seen = make([]bool, w.meta.pages)
 	if err := w.page(w.meta.root, "", 0, nil, nil); err != nil {
 		return err
