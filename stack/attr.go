@@ -23,7 +23,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 		return fs.status(err)
 	}
 	if cur == n {
-		out.SetTimeout(fs.attrTimeoutLocked(n))
+		out.SetTimeout(fs.attrTimeoutLocked(n, out.Mode))
 	}
 	return fuse.OK
 }
@@ -145,7 +145,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 		return fs.status(err)
 	}
 	if in.NodeId == n.id {
-		out.SetTimeout(fs.attrTimeoutLocked(n))
+		out.SetTimeout(fs.attrTimeoutLocked(n, out.Mode))
 	} else {
 		fs.notifyAttr(n.id) // changed through the node that it succeeded
 	}
@@ -160,12 +160,15 @@ func setAttr(r ref, in *fuse.SetAttrIn, size uint64, setSize bool) error {
 			return err
 		}
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
-			if err := killPriv(r); err != nil {
+			if err := killPriv(r, &in.InHeader); err != nil {
 				return err
 			}
 		}
 	}
-	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+	// A request that sets nothing is chown(path, -1, -1), which clears set-ID
+	// bits like any other chown.
+	nothing := in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER|fuse.FATTR_CTIME) == 0
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 || nothing {
 		uid, gid := -1, -1
 		if u, ok := in.GetUID(); ok {
 			uid = int(u)
@@ -214,27 +217,4 @@ func truncate(r ref, size int64) error {
 	}
 	defer unix.Close(fd)
 	return unix.Ftruncate(fd, size)
-}
-
-// killPriv clears set-user-ID, set-group-ID (of executables) and
-// security.capability, as the kernel does at a write by the unprivileged.
-func killPriv(r ref) error {
-	var st unix.Stat_t
-	if err := r.stat(&st); err != nil {
-		return err
-	}
-	mode := st.Mode &^ unix.S_ISUID
-	if mode&unix.S_IXGRP != 0 {
-		mode &^= unix.S_ISGID
-	}
-	if mode != st.Mode {
-		if err := r.chmod(mode & 07777); err != nil {
-			return err
-		}
-	}
-	err := r.removexattr(xattrCapability)
-	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
-		err = nil
-	}
-	return err
 }

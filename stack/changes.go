@@ -6,8 +6,10 @@ package stack
 import (
 	"bytes"
 	"io"
+	"maps"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -46,17 +48,17 @@ func (fs *FS) changes(n *node, low *lowerStack, at string, fn func(byte, string)
 // unionNames is the sorted list of what the merged or the lower directory
 // shows.
 func (fs *FS) unionNames(n *node, low *lowerStack) ([]string, error) {
-	n.mu.Lock()
-	err := fs.loadList(n)
+	err := fs.makeList(n)
 	var names []string
 	if err == nil {
+		n.mu.RLock()
 		for _, e := range n.dir.list.ents {
 			if !e.dead {
 				names = append(names, e.name)
 			}
 		}
+		n.mu.RUnlock()
 	}
-	n.mu.Unlock()
 	if err == nil && low != nil {
 		err = low.list(fs, func(name string, _ uint64, _ uint8) { names = append(names, name) })
 	}
@@ -129,7 +131,13 @@ func (fs *FS) compare(n *node, h *lowerHit, at string, fn func(byte, string) err
 	if n.dir.upper() == nil && samePlace {
 		return nil
 	}
-	if !sameMeta(&st, &h.st) {
+	same := sameMeta(&st, &h.st)
+	if same {
+		if same, err = fs.sameXattrs(n, h); err != nil {
+			return err
+		}
+	}
+	if !same {
 		if err := fn(Modified, at); err != nil {
 			return err
 		}
@@ -150,6 +158,9 @@ func (fs *FS) sameFile(n *node, h *lowerHit, st *unix.Stat_t) (bool, error) {
 	if n.isReg() && (st.Size != h.st.Size || st.Mtim != h.st.Mtim) {
 		return false, nil
 	}
+	if same, err := fs.sameXattrs(n, h); err != nil || !same {
+		return false, err
+	}
 	name := path.Base(h.name)
 	switch n.typ {
 	case unix.S_IFLNK:
@@ -169,6 +180,47 @@ func (fs *FS) sameFile(n *node, h *lowerHit, st *unix.Stat_t) (bool, error) {
 		return fs.sameContent(n, h)
 	}
 	return true, nil
+}
+
+// sameXattrs compares the xattrs that the mount shows with those of lower.
+func (fs *FS) sameXattrs(n *node, h *lowerHit) (bool, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return false, err
+	}
+	now, err := fs.xattrs(r, false)
+	if err != nil {
+		return false, err
+	}
+	was, err := fs.xattrs(ref{d: h.d, name: h.name, fd: -1}, true)
+	return maps.Equal(now, was), err
+}
+
+// xattrs reads all xattrs of an inode but the private ones.
+func (fs *FS) xattrs(r ref, lower bool) (map[string]string, error) {
+	list := make([]byte, maxXattrList)
+	n, err := r.listxattr(list)
+	if err == syscall.EOPNOTSUPP {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	val := make([]byte, maxXattrList)
+	for name := range strings.SplitSeq(string(list[:n]), "\x00") {
+		if name == "" || fs.privateAttr(name, lower) {
+			continue
+		}
+		k, err := r.getxattr(name, val)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = string(val[:k])
+	}
+	return out, nil
 }
 
 func (fs *FS) sameContent(n *node, h *lowerHit) (same bool, err error) {

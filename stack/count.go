@@ -56,7 +56,7 @@ func (c *counters) copied(how string, bytes uint64) {
 // it wraps, else EIO.
 func toErrno(err error) syscall.Errno {
 	var e syscall.Errno
-	if errors.As(err, &e) && e > 0 {
+	if errors.As(err, &e) && e > 0 && e <= maxErrno {
 		return e
 	}
 	return syscall.EIO

@@ -61,9 +61,9 @@ func (d *device) mount(cfg *Config, target string) error {
 	case unix.EPERM, unix.EACCES:
 		return &Error{Kind: KindEnvironment, Path: target, Msg: "not permitted to mount here", Err: err, Mend: "run as root (CAP_SYS_ADMIN)"}
 	case unix.ENOENT, unix.ENOTDIR:
-		return &Error{Kind: KindUsage, Path: target, Msg: "is no directory to mount over", Err: err}
+		return &Error{Kind: KindUsage, Path: target, Msg: "is no directory to mount over", Err: err, Mend: "create it, or mend the path"}
 	}
-	return &Error{Kind: KindIO, Path: target, Msg: "mount(2) failed", Err: err}
+	return &Error{Kind: KindIO, Path: target, Msg: "mount(2) failed", Err: err, Mend: "the kernel's log (dmesg) may say more"}
 }
 
 const (

@@ -326,8 +326,8 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 		return f, nil
 	}
 	f.file = lowerFile{d: h.d, name: name}
-	if fs.maybeMetacopy(h.d, &h.st) {
-		if f.file.data, err = p.dir.low.metacopyData(fs, h.d, name); err != nil {
+	if fs.maybeMetacopy(h.d, &h.st, h.imp) {
+		if f.file.data, err = p.dir.low.metacopyData(h.d, name); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/creds"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +37,7 @@ const (
 // the node's mu.
 type ioState struct {
 	opens int
+	write int // of them for writing
 	rdwr  int // of them O_RDWR, which may be mapped shared and written
 	mode  ioMode
 
@@ -146,6 +148,17 @@ func (fs *FS) chooseLocked(n *node, write bool) (ioMode, error) {
 	return modePassthrough, nil
 }
 
+// hasSetID tells whether a write by the unprivileged would change the mode.
+// Precondition: n.mu is held.
+func (fs *FS) hasSetID(n *node) bool {
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	return r.stat(&st) == nil && setID(st.Mode)
+}
+
 // keepFromPassthrough gives the reason for which a file is not even offered to
 // the kernel; "" if there is none.
 func (fs *FS) keepFromPassthrough(n *node, write bool) (string, error) {
@@ -153,16 +166,8 @@ func (fs *FS) keepFromPassthrough(n *node, write bool) (string, error) {
 	if !n.up {
 		layer = n.low.d.Layer().Index
 	}
-	if fs.policy != nil {
-		a := fs.policy.File(FileQuery{Ino: n.ino, Layer: layer, Write: write})
-		switch {
-		case a.Errno < 0 || a.Errno > 4095:
-			return "", syscall.EIO
-		case a.Errno != 0:
-			return "", a.Errno
-		case a.Server:
-			return "policy: " + a.Why, nil
-		}
+	if why, err := fs.decideFile(FileQuery{Ino: n.ino, Layer: layer, Write: write}); why != "" || err != nil {
+		return why, err
 	}
 	if why := fs.noPassthrough[layer]; why != "" {
 		return why, nil
@@ -201,9 +206,16 @@ func (fs *FS) openBackingLocked(n *node) error {
 	return fs.registerLocked(n, fd)
 }
 
-// registerLocked registers an open descriptor of the node's file.
+// registerLocked registers an open descriptor of the node's file. The kernel
+// does passed-through writes under the credential that registers; without
+// CAP_FSETID in it the backing file system clears set-ID bits at a write, as it
+// must for the unprivileged.
 func (fs *FS) registerLocked(n *node, fd int) error {
-	id, err := fs.dev.backingOpen(fd)
+	var id int32
+	err := creds.Without(unix.CAP_FSETID, func() (err error) {
+		id, err = fs.dev.backingOpen(fd)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -228,13 +240,36 @@ func (n *node) mappable() bool {
 	return n.io != nil && n.io.rdwr > 0 && n.io.mode == modePassthrough
 }
 
-// attrTimeout is how long the kernel may keep the node's attributes.
+// attrTimeoutLocked is how long the kernel may keep the node's attributes. Not
+// at all while passed-through writes may clear set-ID bits: the kernel would
+// go on believing in them.
 // Precondition: n.mu is held.
-func (fs *FS) attrTimeoutLocked(n *node) time.Duration {
-	if n.mappable() {
+func (fs *FS) attrTimeoutLocked(n *node, mode uint32) time.Duration {
+	if n.mappable() || n.io != nil && n.io.write > 0 && setID(mode) {
 		return 0
 	}
 	return fs.timeout
+}
+
+// noteOpenLocked counts an open by its flags, noteReleaseLocked takes it back.
+func (n *node) noteOpenLocked(flags uint32) {
+	switch flags & unix.O_ACCMODE {
+	case unix.O_RDWR:
+		n.io.rdwr++
+		n.io.write++
+	case unix.O_WRONLY:
+		n.io.write++
+	}
+}
+
+func (n *node) noteReleaseLocked(flags uint32) {
+	switch flags & unix.O_ACCMODE {
+	case unix.O_RDWR:
+		n.io.rdwr = max(0, n.io.rdwr-1)
+		n.io.write = max(0, n.io.write-1)
+	case unix.O_WRONLY:
+		n.io.write = max(0, n.io.write-1)
+	}
 }
 
 // admitLocked lets one more open in and fills the answer.
@@ -249,10 +284,16 @@ func (fs *FS) admitLocked(n *node, write bool, out *fuse.OpenOut) error {
 		io.mode = mode
 	}
 	if io.mode == modePassthrough {
-		io.opens++
-		fs.count.passthrough.Add(1)
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 		out.BackingID = io.id
+		if write && fs.hasSetID(n) {
+			if err := fs.watchWritesLocked(n); err != nil {
+				return err
+			}
+			out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+		}
+		io.opens++
+		fs.count.passthrough.Add(1)
 		return nil
 	}
 	if err := fs.openServerLocked(n, write); err != nil {
@@ -266,6 +307,20 @@ func (fs *FS) admitLocked(n *node, write bool, out *fuse.OpenOut) error {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	return nil
+}
+
+// watchWritesLocked is for a set-user-ID or set-group-ID file that is opened
+// for writing. Whether a write clears the bits depends on who writes, which the
+// kernel tells the daemon with each WRITE and does not tell the backing file
+// system; so this handle takes the same backing id (the rule) with DIRECT_IO,
+// under which reads and writes come to the daemon and mappings do not. Nor
+// must the kernel go on with the mode that it knows.
+// Precondition: n.mu is held for writing.
+func (fs *FS) watchWritesLocked(n *node) error {
+	if err := fs.openServerLocked(n, true); err != nil {
+		return err
+	}
+	return fs.dev.invalAttr(n.id)
 }
 
 // openServerLocked opens the descriptors through which the daemon serves.

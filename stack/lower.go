@@ -22,6 +22,7 @@ type lowerStack struct {
 	once sync.Once
 	idx  map[string]lowerEnt // by name; only with several dirs
 	xw   bool                // the only dir may hold overlay.whiteout files
+	imp  []bool              // by dir: overlayfs marked it as holding copies
 	err  error
 }
 
@@ -69,10 +70,14 @@ func (s *lowerStack) load(fs *FS) error {
 	s.once.Do(func() {
 		if len(s.dirs) == 1 {
 			marks, err := s.dirs[0].Marks(lowerDialects)
-			s.xw, s.err = marks.XWhiteouts, err
+			s.xw, s.imp, s.err = marks.XWhiteouts, make([]bool, 1), err
+			if s.err == nil && s.dirs[0].Layer().Index < fs.bottom {
+				s.imp[0], s.err = overlayImpure(s.dirs[0])
+			}
 			return
 		}
 		s.idx = make(map[string]lowerEnt)
+		s.imp = make([]bool, len(s.dirs))
 		for i := range s.dirs {
 			if s.err = s.indexDir(fs, i); s.err != nil {
 				return
@@ -93,6 +98,11 @@ func (s *lowerStack) indexDir(fs *FS, i int) error {
 	marks, err := d.Marks(lowerDialects)
 	if err != nil {
 		return err
+	}
+	if d.Layer().Index < fs.bottom {
+		if s.imp[i], err = overlayImpure(d); err != nil {
+			return err
+		}
 	}
 	var hidden []string
 	err = d.List(func(name []byte, ino uint64, typ uint8) error {
@@ -125,6 +135,17 @@ func (s *lowerStack) indexDir(fs *FS, i int) error {
 		s.idx[name] = e
 	}
 	return nil
+}
+
+// overlayImpure tells whether kernel overlayfs marked a directory as holding
+// entries that were copied up.
+func overlayImpure(d *layers.Dir) (bool, error) {
+	var b [2]byte
+	n, err := d.Getxattr("", "trusted.overlay.impure", b[:])
+	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+		return false, nil
+	}
+	return n == 1 && b[0] == 'y', err
 }
 
 // mergeEntry adds what directory i holds under a name to what those above it
@@ -179,6 +200,7 @@ type lowerHit struct {
 	name string
 	st   unix.Stat_t
 	d    *layers.Dir // the directory that holds it
+	imp  bool        // which overlayfs marked as holding copies
 	dirs *lowerStack // set for directories
 }
 
@@ -197,7 +219,7 @@ func (s *lowerStack) lookup(fs *FS, name string) (*lowerHit, error) {
 	if !ok {
 		return nil, nil
 	}
-	h := &lowerHit{name: name, d: s.dirs[e.first]}
+	h := &lowerHit{name: name, d: s.dirs[e.first], imp: s.imp[e.first]}
 	if err := h.d.Stat(name, &h.st); err != nil {
 		return nil, err
 	}
@@ -213,7 +235,7 @@ func (s *lowerStack) lookup(fs *FS, name string) (*lowerHit, error) {
 
 // lookupOne is lookup in a single directory.
 func (s *lowerStack) lookupOne(fs *FS, name string) (*lowerHit, error) {
-	h := &lowerHit{name: name, d: s.dirs[0]}
+	h := &lowerHit{name: name, d: s.dirs[0], imp: s.imp[0]}
 	err := h.d.Stat(name, &h.st)
 	if err == syscall.ENOENT {
 		return nil, nil
@@ -253,44 +275,7 @@ func (s *lowerStack) mergeDirs(fs *FS, h *lowerHit, name string, cand []*layers.
 			return nil
 		}
 		if marks.Redirect != "" {
-			return s.follow(fs, h, marks.Redirect, d.Layer().Index)
-		}
-	}
-	return nil
-}
-
-// follow continues a merge below layer index at the path of a redirect.
-func (s *lowerStack) follow(fs *FS, h *lowerHit, redirect string, index int) error {
-	from := s
-	if redirect[0] == '/' {
-		from = fs.lowRoot
-	}
-	parts := strings.Split(strings.Trim(redirect, "/"), "/")
-	if redirect[0] != '/' && len(parts) != 1 {
-		return syscall.ESTALE
-	}
-	for _, d := range from.dirs {
-		if d.Layer().Index <= index {
-			continue
-		}
-		for _, p := range parts {
-			d = d.Child(p)
-		}
-		var st unix.Stat_t
-		err := d.Stat("", &st)
-		if err == syscall.ENOENT || err == syscall.ENOTDIR || err == syscall.ELOOP {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		h.dirs.dirs = append(h.dirs.dirs, d)
-		marks, err := d.Marks(lowerDialects)
-		if err != nil {
-			return err
-		}
-		if marks.Opaque {
-			return nil
+			return s.follow(h, redirectTrail(s, name, marks.Redirect), d.Layer().Index)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -130,7 +131,9 @@ func (m *mounted) unmountNow() {
 	select {
 	case <-m.ended:
 	case <-time.After(15 * time.Second):
-		m.t.Errorf("the server did not end after the unmount; log:\n%s", m.log)
+		stacks := make([]byte, 64<<10)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		m.t.Errorf("the server did not end after the unmount; log:\n%s\n%s", m.log, stacks)
 		return
 	}
 	if got := m.count.panics.Load(); got != m.wantPanics {
@@ -148,6 +151,7 @@ func (m *mounted) unmountNow() {
 // remount mounts the same directories again.
 func (m *mounted) remount(change func(*Config)) *mounted {
 	m.t.Helper()
+	closeUnder(m.mnt)
 	m.unmount()
 	cfg := Config{Lowers: m.lowers, Upper: m.upper, Work: m.work, Mountpoint: m.mnt}
 	if change != nil {
@@ -195,7 +199,10 @@ func openFD(t testing.TB, path string, flags int) *testFD {
 		t.Fatalf("open %s (%#x): %v", path, flags, err)
 	}
 	f := &testFD{t: t, fd: fd, path: path}
-	t.Cleanup(f.close)
+	openFiles.Lock()
+	openFiles.all = append(openFiles.all, f)
+	openFiles.Unlock()
+	t.Cleanup(f.release)
 	return f
 }
 
@@ -203,6 +210,38 @@ type testFD struct {
 	t    testing.TB
 	fd   int
 	path string
+	maps [][]byte
+}
+
+// openFiles are the files that tests have opened and not released.
+var openFiles struct {
+	sync.Mutex
+	all []*testFD
+}
+
+// closeUnder closes and unmaps what is open below a directory, so that it can
+// be unmounted.
+func closeUnder(dir string) {
+	openFiles.Lock()
+	all := slices.Clone(openFiles.all)
+	openFiles.Unlock()
+	for _, f := range all {
+		if strings.HasPrefix(f.path, dir+"/") || strings.HasPrefix(f.path, "/proc/") {
+			f.release()
+		}
+	}
+}
+
+// release closes the file and ends its mappings.
+func (f *testFD) release() {
+	f.close()
+	for _, b := range f.maps {
+		_ = unix.Munmap(b)
+	}
+	f.maps = nil
+	openFiles.Lock()
+	openFiles.all = slices.DeleteFunc(openFiles.all, func(o *testFD) bool { return o == f })
+	openFiles.Unlock()
 }
 
 func (f *testFD) close() {

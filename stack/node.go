@@ -87,6 +87,10 @@ func (l *lowerFile) ref(data bool) ref {
 }
 
 func (n *node) isDir() bool { return n.typ == unix.S_IFDIR }
+
+// inUpper tells whether the inode is in upper. Precondition: n.mu is held.
+func (n *node) inUpper() bool { return n.up || n.dir != nil && n.dir.upper() != nil }
+
 func (n *node) isReg() bool { return n.typ == unix.S_IFREG }
 
 // A ref is how a node's backing inode is reached: by directory and name, or,
@@ -317,6 +321,19 @@ func (t *nodeTable) unref(id, count uint64) *node {
 	return n
 }
 
+// killUnseen takes a node that has no reference out of the table.
+func (t *nodeTable) killUnseen(n *node) bool {
+	s := t.shard(n.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.lookups > 0 || n.dead.Load() {
+		return false
+	}
+	n.dead.Store(true)
+	delete(s.m, n.id)
+	return true
+}
+
 func (t *nodeTable) len() int {
 	total := 0
 	for i := range t.shards {
@@ -355,8 +372,12 @@ func (fs *FS) Forget(id, count uint64) {
 	}
 }
 
-// drop releases what a dead node holds and takes it out of its parents.
+// drop releases what a dead node holds and takes it out of its parents. A
+// successor that the kernel never met dies with it.
 func (fs *FS) drop(n *node) {
+	if s := n.succ.Load(); s != nil && fs.nodes.killUnseen(s) {
+		fs.drop(s)
+	}
 	n.mu.Lock()
 	names := append([]nameRef(nil), n.names...)
 	if n.orphan >= 0 {
@@ -373,7 +394,7 @@ func (fs *FS) drop(n *node) {
 	fs.hardForget(n)
 	for _, a := range names {
 		a.parent.mu.Lock()
-		if a.parent.dir.children[a.name] == n {
+		if c := a.parent.dir.children[a.name]; c != nil && c.current() == n {
 			delete(a.parent.dir.children, a.name)
 		}
 		a.parent.mu.Unlock()

@@ -34,39 +34,33 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	if n.succ.Load() != nil {
 		return fuse.Status(errRetry)
 	}
-	if write {
-		if err := fs.prepareWriteLocked(n, trunc, in); err != nil {
+	if trunc {
+		if err := fs.truncateLocked(n, in); err != nil {
 			return fs.status(err)
 		}
 	}
 	if err := fs.admitLocked(n, write, out); err != nil {
 		return fs.status(err)
 	}
-	if in.Flags&unix.O_ACCMODE == unix.O_RDWR {
-		n.io.rdwr++
-		if n.mappable() {
-			fs.notifyAttr(n.id) // what the kernel keeps from before
-		}
+	n.noteOpenLocked(in.Flags)
+	if in.Flags&unix.O_ACCMODE == unix.O_RDWR && n.mappable() {
+		fs.notifyAttr(n.id) // what the kernel keeps from before
 	}
 	return fuse.OK
 }
 
-// prepareWriteLocked truncates, and clears the set-ID bits and capabilities of
-// a file that the unprivileged open for writing. The kernel clears them at the
-// first write (fs/inode.c:file_remove_privs), which under passthrough nobody
-// would tell us of; so plyfs does it at the open: earlier, never later.
-func (fs *FS) prepareWriteLocked(n *node, trunc bool, in *fuse.OpenIn) error {
+// truncateLocked is O_TRUNC, which the kernel leaves to us; it also tells when
+// set-ID bits must go with the content.
+func (fs *FS) truncateLocked(n *node, in *fuse.OpenIn) error {
 	r, err := fs.refLocked(n)
 	if err != nil {
 		return err
 	}
-	if trunc {
-		if err := truncate(r, 0); err != nil {
-			return err
-		}
+	if err := truncate(r, 0); err != nil {
+		return err
 	}
-	if in.Uid != 0 {
-		return killPriv(r)
+	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+		return killPriv(r, &in.InHeader)
 	}
 	return nil
 }
@@ -111,13 +105,11 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if n.io == nil || n.io.opens == 0 {
 		return
 	}
-	if in.Flags&unix.O_ACCMODE == unix.O_RDWR && n.io.rdwr > 0 {
-		n.io.rdwr--
-	}
+	n.noteReleaseLocked(in.Flags)
 	if n.io.opens--; n.io.opens > 0 {
 		return
 	}
-	n.io.rdwr = 0
+	n.io.rdwr, n.io.write = 0, 0
 	fs.closeServerFilesLocked(n)
 	if n.succ.Load() != nil || n.unlinked {
 		fs.closeBackingLocked(n)

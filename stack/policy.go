@@ -65,16 +65,21 @@ func (p *TablePolicy) File(FileQuery) FileAnswer {
 	return FileAnswer{Server: p.Server != "", Why: p.Server}
 }
 
+// maxErrno is the largest error that the kernel takes in an answer; it does
+// not even wake the caller up for a larger one (fs/fuse/dev.c).
+const maxErrno = 511
+
 // decide asks the policy about a name that a layer holds. It returns 0 when
 // the name may be shown, ENOENT when it is hidden, EIO for an answer that is
-// no errno.
-func (fs *FS) decide(q NameQuery) syscall.Errno {
+// no errno, or none at all: a panic.
+func (fs *FS) decide(q NameQuery) (e syscall.Errno) {
 	if fs.policy == nil {
 		return 0
 	}
+	defer fs.policyPanics(func() { e = syscall.EIO })
 	a := fs.policy.Name(q)
 	switch {
-	case a.Errno < 0 || a.Errno > 4095:
+	case a.Errno > maxErrno:
 		return syscall.EIO
 	case a.Errno != 0:
 		return a.Errno
@@ -82,4 +87,31 @@ func (fs *FS) decide(q NameQuery) syscall.Errno {
 		return syscall.ENOENT
 	}
 	return 0
+}
+
+// decideFile asks the policy about a regular file: why it is not to be passed
+// through ("" if it may be), or the error with which its open fails.
+func (fs *FS) decideFile(q FileQuery) (why string, err error) {
+	if fs.policy == nil {
+		return "", nil
+	}
+	defer fs.policyPanics(func() { why, err = "", syscall.EIO })
+	a := fs.policy.File(q)
+	switch {
+	case a.Errno > maxErrno:
+		return "", syscall.EIO
+	case a.Errno != 0:
+		return "", a.Errno
+	case a.Server:
+		return "policy: " + a.Why, nil
+	}
+	return "", nil
+}
+
+// policyPanics, deferred, keeps a policy's panic from whoever holds locks.
+func (fs *FS) policyPanics(answer func()) {
+	if r := recover(); r != nil {
+		fs.panicked(r)
+		answer()
+	}
 }

@@ -117,11 +117,19 @@ func (fs *FS) loadList(n *node) error {
 		return err
 	}
 	if n.dir.low != nil {
+		var failed error
 		err = n.dir.low.list(fs, func(name string, ino uint64, typ uint8) {
-			if _, shown := seen[name]; !shown && !n.dir.covered(name) && fs.shown(n, name, typ) {
+			if _, ours := seen[name]; ours || n.dir.covered(name) || failed != nil {
+				return
+			}
+			show, err := fs.shown(n, name, typ)
+			if failed = err; show {
 				put(name, ino, typ)
 			}
 		})
+		if err == nil {
+			err = failed
+		}
 	}
 	if err != nil {
 		return err
@@ -131,9 +139,24 @@ func (fs *FS) loadList(n *node) error {
 	return nil
 }
 
-// shown asks the policy whether a listing may show a name.
-func (fs *FS) shown(n *node, name string, typ uint8) bool {
-	return fs.decide(NameQuery{Parent: n.ino, Name: name, Type: uint32(typ) << 12, Layer: -1}) == 0
+// makeList is loadList for callers without the lock.
+func (fs *FS) makeList(n *node) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fs.loadList(n)
+}
+
+// shown asks the policy whether a listing may show a name. A name whose lookup
+// the policy refuses is listed; a policy that gives no answer fails the
+// listing with EIO, for it may have meant to hide the name.
+func (fs *FS) shown(n *node, name string, typ uint8) (bool, error) {
+	switch e := fs.decide(NameQuery{Parent: n.ino, Name: name, Type: uint32(typ) << 12, Layer: -1}); e {
+	case syscall.ENOENT:
+		return false, nil
+	case syscall.EIO:
+		return false, e
+	}
+	return true, nil
 }
 
 // listUpper puts what the upper directory shows, and returns all names about
@@ -159,10 +182,14 @@ func (fs *FS) listUpper(n *node, put func(string, uint64, uint8)) (map[string]st
 			return err
 		}
 		seen[s] = struct{}{}
-		if typ != dtWhiteout && fs.shown(n, s, typ) {
+		if typ == dtWhiteout {
+			return nil
+		}
+		show, err := fs.shown(n, s, typ)
+		if show {
 			put(s, ino, typ)
 		}
-		return nil
+		return err
 	})
 	for _, name := range hidden {
 		seen[name] = struct{}{}
@@ -194,7 +221,7 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 		var a fuse.Attr
 		c.mu.RLock()
 		err = fs.fillAttrLocked(c, &a)
-		timeout := fs.attrTimeoutLocked(c)
+		timeout := fs.attrTimeoutLocked(c, a.Mode)
 		c.mu.RUnlock()
 		if err != nil {
 			fs.Forget(c.id, 1)
@@ -213,7 +240,8 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 }
 
 // readdir walks the listing from an offset. one adds an entry of a name and
-// reports whether it fitted; dot adds "." and "..".
+// reports whether it fitted; dot adds one that is not looked up: ".", "..", and
+// what cannot be.
 func (fs *FS) readdir(in *fuse.ReadIn, one func(*node, string, fuse.DirEntry) (bool, error),
 	dot func(fuse.DirEntry) bool) fuse.Status {
 	n := fs.node(in.NodeId)
@@ -224,7 +252,7 @@ func (fs *FS) readdir(in *fuse.ReadIn, one func(*node, string, fuse.DirEntry) (b
 	if cookie < firstCookie-1 && !fs.addDots(n, &cookie, dot) {
 		return fuse.OK
 	}
-	for first := true; ; first = false {
+	for {
 		batch, err := fs.listFrom(n, cookie)
 		if err != nil {
 			return fs.status(err)
@@ -234,18 +262,18 @@ func (fs *FS) readdir(in *fuse.ReadIn, one func(*node, string, fuse.DirEntry) (b
 		}
 		for i := range batch {
 			e := &batch[i]
-			ok, err := one(n, e.name, fuse.DirEntry{Name: e.name, Off: e.cookie, Ino: e.ino, Mode: uint32(e.typ) << 12})
-			switch {
-			case err == syscall.ENOENT: // removed since
-			case err != nil && first && i == 0:
-				return fs.status(err)
-			case err != nil:
-				return fuse.OK // asked again from here, the error is the answer
-			case !ok:
+			de := fuse.DirEntry{Name: e.name, Off: e.cookie, Ino: e.ino, Mode: uint32(e.typ) << 12}
+			ok, err := one(n, e.name, de)
+			if err != nil && err != syscall.ENOENT { // ENOENT: removed since
+				// The name is shown all the same: one damaged inode must
+				// not make its directory unreadable.
+				fs.status(err)
+				ok = dot(de)
+			}
+			if !ok {
 				return fuse.OK
 			}
 			cookie = e.cookie
-			first = false
 		}
 	}
 }
@@ -280,10 +308,7 @@ func (fs *FS) listFrom(n *node, cookie uint64) ([]listEnt, error) {
 	l := n.dir.list
 	if l == nil {
 		n.mu.RUnlock()
-		n.mu.Lock()
-		err := fs.loadList(n)
-		n.mu.Unlock()
-		if err != nil {
+		if err := fs.makeList(n); err != nil {
 			return nil, err
 		}
 		n.mu.RLock()

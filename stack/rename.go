@@ -373,7 +373,7 @@ func (fs *FS) moved(m *move) error {
 	}
 	err := fs.recordMove(m)
 	if m.dst != nil {
-		fs.gone(m.p2, m.n2, m.dst)
+		fs.lost(m.p2, m.n2, m.dst)
 	}
 	m.src.dropName(m.p1, m.n1)
 	delete(m.p1.dir.children, m.n1)
@@ -425,8 +425,7 @@ func (fs *FS) placeNode(n, p *node, name string) {
 	}
 	fs.adopt(p, name, n)
 	if p.dir.list != nil {
-		p.dir.list.remove(name)
-		p.dir.list.add(name, n.ino, uint8(n.typ>>12))
+		p.dir.list.add(name, n.ino, uint8(n.typ>>12)) // a name that was there keeps its cookie
 	}
 }
 

@@ -68,10 +68,12 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		done += k
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		if r, err := fs.refLocked(n); err == nil {
-			if err := killPriv(r); err != nil {
-				return 0, fs.status(err)
-			}
+		r, err := fs.refLocked(n)
+		if err == nil {
+			err = killPriv(r, &in.InHeader)
+		}
+		if err != nil {
+			return 0, fs.status(err)
 		}
 	}
 	return uint32(done), fuse.OK
@@ -132,14 +134,18 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.Status(syscall.ESTALE)
 	}
 	n = n.current()
-	return fs.status(fs.withData(n, unix.O_RDWR, func(fd int) error {
+	err := fs.withData(n, unix.O_RDWR, func(fd int) error {
 		for {
 			err := unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length))
 			if err != syscall.EINTR {
 				return err
 			}
 		}
-	}))
+	})
+	if err == nil {
+		err = fs.wrote(n, &in.InHeader)
+	}
+	return fs.status(err)
 }
 
 // CopyFileRange copies between two files of the mount, by reflink where the
@@ -161,6 +167,9 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 			return err
 		})
 	})
+	if err == nil {
+		err = fs.wrote(dst, &in.InHeader)
+	}
 	return uint32(total), fs.status(err)
 }
 
@@ -187,7 +196,7 @@ func (fs *FS) fsync(id uint64, dataOnly bool) fuse.Status {
 		return fs.status(err)
 	}
 	n.mu.RLock()
-	durable := n.up || n.dir != nil && n.dir.upper() != nil && !n.unlinked
+	durable := n.inUpper() && !(n.isDir() && n.unlinked)
 	n.mu.RUnlock()
 	if !durable {
 		return fuse.OK

@@ -137,7 +137,7 @@ func (fs *FS) checkDirs() error {
 		case errors.Is(err, os.ErrNotExist):
 			return &Error{Kind: KindUsage, Path: d, Msg: role + " does not exist", Mend: "create it, or mend the path"}
 		case err != nil:
-			return &Error{Kind: KindUsage, Path: d, Msg: role + " cannot be used", Err: errors.Unwrap(err)}
+			return &Error{Kind: KindUsage, Path: d, Msg: role + " cannot be used", Err: errors.Unwrap(err), Mend: "mend the path"}
 		case !st.IsDir():
 			return &Error{Kind: KindUsage, Path: d, Msg: role + " is not a directory", Mend: "give a directory"}
 		}
@@ -259,6 +259,10 @@ func (fs *FS) openWork() error {
 		return err
 	}
 	fs.caps = caps
+	if fs.rootMark, err = readMark(fs.upper.Root()); err != nil {
+		return &Error{Kind: KindJournal, Path: fs.cfg.Upper, Msg: "upperdir cannot be used", Err: err,
+			Mend: "use a plyfs that is not older than the one that wrote it, or a fresh upperdir and workdir"}
+	}
 	wr := fs.workLayer.Root()
 	for _, name := range []string{"plyfs", "plyfs/tmp", "plyfs/index"} {
 		d := wr
@@ -421,11 +425,7 @@ func (fs *FS) openRoot() error {
 	n.dir = &dirState{low: fs.lowRoot}
 	if fs.upper != nil {
 		n.dir.upDir.Store(fs.upper.Root())
-		mark, err := readMark(fs.upper.Root())
-		if err != nil {
-			return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
-		}
-		n.dir.mark = mark
+		n.dir.mark = fs.rootMark
 	}
 	fs.root = n
 	fs.nodes.put(n)

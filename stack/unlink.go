@@ -257,12 +257,17 @@ func (fs *FS) checkEmpty(n *node) error {
 // gone updates what is known in memory about a removed name.
 // Precondition: p.mu and n.mu are held for writing.
 func (fs *FS) gone(p *node, name string, n *node) {
+	if p.dir.list != nil {
+		p.dir.list.remove(name)
+	}
+	fs.lost(p, name, n)
+}
+
+// lost is gone for a name that another inode has taken: it stays in the list.
+func (fs *FS) lost(p *node, name string, n *node) {
 	n.dropName(p, name)
 	if p.dir.children[name] == n {
 		delete(p.dir.children, name)
-	}
-	if p.dir.list != nil {
-		p.dir.list.remove(name)
 	}
 	if len(n.names) > 0 {
 		if n.orphan >= 0 && !n.isDir() {

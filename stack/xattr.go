@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"github.com/plyfs/plyfs/creds"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +24,7 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []
 	n = n.current()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if fs.privateAttr(attr, !n.up) {
+	if fs.privateAttr(attr, !n.inUpper()) {
 		return 0, fuse.ENODATA
 	}
 	if fs.cfg.NoACL && aclXattr(attr) {
@@ -67,7 +66,7 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint3
 	if err != nil {
 		return 0, fs.xattrStatus(err)
 	}
-	if bytes.Contains(list, []byte(trustedPrefix)) && !mayTrusted(h.Uid, h.Pid) {
+	if bytes.Contains(list, []byte(trustedPrefix)) && !hasCap(h, unix.CAP_SYS_ADMIN) {
 		list = withoutTrusted(list)
 	}
 	if len(list) > len(dest) {
@@ -76,18 +75,9 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint3
 	return uint32(copy(dest, list)), fuse.OK
 }
 
+// trustedPrefix is of xattrs that file systems list for CAP_SYS_ADMIN only; FUSE
+// leaves that to the daemon.
 const trustedPrefix = "trusted."
-
-// mayTrusted tells whether the caller may see trusted.* names: file systems
-// list them for CAP_SYS_ADMIN only, and FUSE leaves that to the daemon. If the
-// caller's capabilities cannot be read (another pid namespace) its uid decides.
-func mayTrusted(uid, pid uint32) bool {
-	caps, err := creds.EffectiveCaps(int(pid))
-	if pid == 0 || err != nil {
-		return uid == 0
-	}
-	return caps>>unix.CAP_SYS_ADMIN&1 == 1
-}
 
 func withoutTrusted(list []byte) []byte {
 	var out []byte
@@ -117,7 +107,7 @@ func (fs *FS) listLocked(n *node) ([]byte, error) {
 	var out []byte
 	for _, a := range bytes.SplitAfter(buf[:sz], []byte{0}) {
 		name := string(bytes.TrimSuffix(a, []byte{0}))
-		if name == "" || fs.privateAttr(name, !n.up) || fs.cfg.NoACL && aclXattr(name) {
+		if name == "" || fs.privateAttr(name, !n.inUpper()) || fs.cfg.NoACL && aclXattr(name) {
 			continue
 		}
 		out = append(out, a...)
