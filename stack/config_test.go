@@ -63,7 +63,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"upper in work", func(c *Config, _ string) { c.Upper = c.Work + "/in" }, KindUsage, "work/in", []string{"overlaps"}},
 		{"upper is work", func(c *Config, _ string) { c.Work = c.Upper }, KindUsage, "upper", []string{"overlaps"}},
 		{"work elsewhere", func(c *Config, b string) { c.Work = b + "/tmpfs" }, KindUsage, "tmpfs", []string{"same mount", "upper"}},
-		{"damaged mark of upper", func(c *Config, b string) { c.Upper = b + "/damaged" }, KindIO, "damaged", []string{xattrDir}},
+		{"damaged mark of upper", func(c *Config, b string) { c.Upper = b + "/damaged" }, KindJournal, "damaged", []string{xattrDir}},
 		{"upper read-only", func(c *Config, b string) { c.Upper, c.Work = b+"/ro/u", b+"/ro/w" }, KindUsage, "ro/u", []string{"read-only"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -38,8 +38,8 @@ func (fs *FS) copyUp(n *node, kind copyKind) error {
 	if up {
 		return nil
 	}
-	unlock := fs.copying.lock(n)
-	defer unlock()
+	n.copying.Lock()
+	defer n.copying.Unlock()
 	err := fs.copyUpFile(n, kind)
 	if err != nil {
 		fs.count.copyFailed.Add(1)
@@ -57,7 +57,7 @@ func (fs *FS) copyUpDir(n *node) error {
 		n.mu.RLock()
 		if len(n.names) == 0 {
 			n.mu.RUnlock()
-			return syscall.ENOENT // removed, yet still held by a process
+			return fs.copyUpRemoved(n)
 		}
 		at := n.names[0]
 		n.mu.RUnlock()
@@ -71,6 +71,48 @@ func (fs *FS) copyUpDir(n *node) error {
 	return nil
 }
 
+// copyUpRemoved makes a copy of a removed lower directory that a process still
+// holds: one without a name.
+func (fs *FS) copyUpRemoved(n *node) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.orphan >= 0 || len(n.names) > 0 {
+		return nil
+	}
+	tmp, err := fs.copyDirToTmp(n)
+	if err != nil {
+		return err
+	}
+	fd, err := fs.tmp.Open(tmp, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if rm := fs.tmp.Rmdir(tmp); err == nil && rm != nil {
+		_ = unix.Close(fd)
+		err = rm
+	}
+	if err == nil {
+		n.orphan = layers.FD(fd)
+	}
+	return err
+}
+
+// copyDirToTmp makes a copy of a directory, without its entries, in work.
+// Precondition: n.mu is held.
+func (fs *FS) copyDirToTmp(n *node) (string, error) {
+	src := n.dir.low.dirs[0]
+	var st unix.Stat_t
+	if err := src.Stat("", &st); err != nil {
+		return "", err
+	}
+	tmp := fs.tmpName()
+	if err := fs.tmp.Mkdir(tmp, 0o700); err != nil {
+		return "", err
+	}
+	if err := fs.copyMeta(src, "", tmp, &st); err != nil {
+		_ = fs.tmp.Rmdir(tmp)
+		return "", err
+	}
+	return tmp, nil
+}
+
 // copyUpDirAt copies one directory up, unless it has been moved from the name
 // or copied up meanwhile.
 func (fs *FS) copyUpDirAt(n *node, at nameRef) error {
@@ -81,20 +123,11 @@ func (fs *FS) copyUpDirAt(n *node, at nameRef) error {
 	if n.dir.upper() != nil || !n.hasName(at.parent, at.name) {
 		return nil
 	}
-	src := n.dir.low.dirs[0]
-	var st unix.Stat_t
-	if err := src.Stat("", &st); err != nil {
-		return err
-	}
-	tmp := fs.tmpName()
-	if err := fs.tmp.Mkdir(tmp, 0o700); err != nil {
-		return err
-	}
-	err := fs.copyMeta(src, "", tmp, &st)
-	if err == nil {
-		err = fs.publish(tmp, at)
-	}
+	tmp, err := fs.copyDirToTmp(n)
 	if err != nil {
+		return err
+	}
+	if err := fs.publish(tmp, at); err != nil {
 		_ = fs.tmp.Rmdir(tmp)
 		return err
 	}
@@ -147,19 +180,13 @@ func (fs *FS) copyMeta(src *layers.Dir, name, tmp string, st *unix.Stat_t) error
 
 // copyUpFile copies a non-directory up. The data is copied without a lock on
 // any directory, for a lower file does not change; then the copy is published
-// under locks. Precondition: the caller holds the node's copy-up slot.
+// under locks. Precondition: n.copying is held.
 func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 	n.mu.RLock()
 	up, low := n.up, n.low
-	names := append([]nameRef(nil), n.names...)
 	n.mu.RUnlock()
 	if up {
 		return nil
-	}
-	for _, at := range names {
-		if err := fs.copyUpDir(at.parent); err != nil {
-			return err
-		}
 	}
 	tmp := fs.tmpName()
 	if err := fs.copyToTmp(low, tmp, n.origin, kind); err != nil {
@@ -243,42 +270,53 @@ func (fs *FS) openLowerData(low lowerFile) (int, error) {
 // index too if the lower file has several links, or under no name at all if
 // the node has none left.
 func (fs *FS) publishFile(n *node, tmp string) error {
-	at, ok := fs.lockName(n)
-	if !ok {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return fs.publishOrphan(n, tmp)
+	at, ok, err := fs.lockName(n)
+	if err != nil {
+		return err
 	}
-	defer at.parent.mu.Unlock()
+	if ok {
+		defer at.parent.mu.Unlock()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.hard {
-		if err := fs.publishIndexed(n, tmp, at); err != nil {
-			return err
+	switch {
+	case n.hard && (ok || fs.unionLinks(n, 0) > 0): // other lower names may lead here
+		err = fs.publishIndexed(n, tmp)
+		if err == nil && ok {
+			err = fs.linkUp(n, at)
 		}
-	} else if err := fs.publish(tmp, at); err != nil {
+	case !ok:
+		return fs.publishOrphan(n, tmp)
+	default:
+		err = fs.publish(tmp, at)
+	}
+	if err != nil {
 		return err
 	}
 	n.up = true
 	return fs.followCopyUpLocked(n)
 }
 
-// lockName locks the directory of one of the node's names.
-func (fs *FS) lockName(n *node) (nameRef, bool) {
+// lockName locks the directory of one of the node's names, which is in upper
+// then. ok is false if the node has no name.
+func (fs *FS) lockName(n *node) (at nameRef, ok bool, err error) {
 	for {
 		n.mu.RLock()
 		if len(n.names) == 0 {
 			n.mu.RUnlock()
-			return nameRef{}, false
+			return nameRef{}, false, nil
 		}
 		at := n.names[0]
 		n.mu.RUnlock()
+		if err := fs.copyUpDir(at.parent); err != nil {
+			return at, false, err
+		}
 		at.parent.mu.Lock()
 		n.mu.RLock()
 		still := n.hasName(at.parent, at.name)
 		n.mu.RUnlock()
-		if still {
-			return at, true
+		if still && at.parent.dir.upper() != nil {
+			return at, true, nil
 		}
 		at.parent.mu.Unlock()
 	}
@@ -299,21 +337,30 @@ func (fs *FS) publishOrphan(n *node, tmp string) error {
 	return fs.followCopyUpLocked(n)
 }
 
-// publishIndexed puts the copy of a hard-linked lower file into the index and
-// links it under the name; the lower name counts as gone from then on.
-// Precondition: at.parent.mu and n.mu are held for writing.
-func (fs *FS) publishIndexed(n *node, tmp string, at nameRef) error {
+// publishIndexed puts the copy of a hard-linked lower file into the index. Its
+// account is written before, so that there is one wherever there is an index
+// entry. Precondition: n.mu is held for writing.
+func (fs *FS) publishIndexed(n *node, tmp string) error {
+	l, err := fs.lowerLinks(n)
+	if err != nil {
+		return err
+	}
+	if err := fs.j.Apply(journal.SetLinks(n.origin, l)); err != nil {
+		return err
+	}
 	if err := fs.tmp.Rename(tmp, fs.index, indexName(n.origin), unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
 	fs.hard.mu.Lock()
+	fs.hard.links[n.origin] = l
 	fs.hard.index[n.origin] = struct{}{}
 	fs.hard.mu.Unlock()
 	n.up = true
-	return fs.linkUp(n, at)
+	return nil
 }
 
-// linkUp makes a lower name of an indexed file an upper one.
+// linkUp makes a lower name of an indexed file an upper one, which hides the
+// lower one from then on.
 // Precondition: at.parent.mu and n.mu are held for writing; at.parent is in
 // upper.
 func (fs *FS) linkUp(n *node, at nameRef) error {
@@ -321,17 +368,6 @@ func (fs *FS) linkUp(n *node, at nameRef) error {
 	var st unix.Stat_t
 	if err := up.Stat(at.name, &st); err != syscall.ENOENT {
 		return err // it is there already, or upper fails
-	}
-	var ops []journal.Op
-	gone := func() {}
-	if shows, err := fs.lowerShows(at.parent, at.name); err != nil {
-		return err
-	} else if shows {
-		op, done, err := fs.lowerNameGone(n)
-		if err != nil {
-			return err
-		}
-		ops, gone = append(ops, op), done
 	}
 	tmp := fs.tmpName()
 	if err := fs.index.Link(indexName(n.origin), fs.tmp, tmp); err != nil {
@@ -341,14 +377,7 @@ func (fs *FS) linkUp(n *node, at nameRef) error {
 		_ = fs.tmp.Unlink(tmp)
 		return err
 	}
-	if len(ops) == 0 {
-		return nil
-	}
-	if err := fs.cover(at.parent, at.name, ops...); err != nil {
-		return err
-	}
-	gone()
-	return nil
+	return fs.countHidden(at.parent, at.name, n.origin)
 }
 
 // keepOpenLocked opens the inode for as long as the kernel knows the node: its
@@ -367,23 +396,4 @@ func (fs *FS) keepOpenLocked(n *node) error {
 	}
 	n.orphan = layers.FD(fd)
 	return nil
-}
-
-// copySlots lets one copy-up of a node run at a time.
-type copySlots struct {
-	shards [64]chan struct{}
-}
-
-func (c *copySlots) init() {
-	for i := range c.shards {
-		c.shards[i] = make(chan struct{}, 1)
-	}
-}
-
-// lock takes the slot of a node and returns the function that gives it back.
-// Slots are shared by nodes of equal id modulo their number.
-func (c *copySlots) lock(n *node) func() {
-	s := c.shards[n.id%uint64(len(c.shards))]
-	s <- struct{}{}
-	return func() { <-s }
 }

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"cmp"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -262,12 +263,15 @@ func (fs *FS) makeInWork(e *newEntry) error {
 // publishOver renames an entry from work to its name, where a whiteout may be.
 func (fs *FS) publishOver(from *layers.Dir, nm string, e *newEntry) error {
 	up := e.p.dir.upper()
-	if !e.dir {
-		return from.Rename(nm, up, e.name, 0)
-	}
 	err := from.Rename(nm, up, e.name, unix.RENAME_NOREPLACE)
 	if err != syscall.EEXIST {
 		return err
+	}
+	if white, err := fs.whiteoutAt(e.p, e.name); err != nil || !white {
+		return cmp.Or[error](err, syscall.EEXIST)
+	}
+	if !e.dir {
+		return from.Rename(nm, up, e.name, 0)
 	}
 	if err := from.Rename(nm, up, e.name, unix.RENAME_EXCHANGE); err != nil {
 		return err

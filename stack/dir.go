@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"fmt"
 	"sync/atomic"
 	"syscall"
 
@@ -25,6 +26,9 @@ type dirState struct {
 	// covers are the names whose lower entries are hidden; nil until loaded.
 	covers       map[string]struct{}
 	coversLoaded bool
+	// owed are the names about which a record is still to be written: their
+	// lower entries are hidden by upper, see settle.go.
+	owed map[string]struct{}
 
 	children map[string]*node // those that the kernel holds
 	list     *listing         // nil until the first readdir
@@ -132,9 +136,24 @@ func (fs *FS) cover(n *node, name string, extra ...journal.Op) error {
 	return nil
 }
 
-// lowerShows tells whether removing the upper entry of a name would bring a
-// lower one back. Precondition: n.mu is held for writing.
+// lowerShows tells whether a lower entry would show under a name if upper had
+// no entry: lower has one, and neither a record nor a whiteout hides it.
+// Precondition: n.mu is held for writing; n is in upper.
 func (fs *FS) lowerShows(n *node, name string) (bool, error) {
+	has, err := fs.lowerHas(n, name)
+	if err != nil || !has {
+		return false, err
+	}
+	hidden, err := fs.whiteoutAt(n, name)
+	if err == nil && !hidden && fs.foreign {
+		hidden = fs.foreignHides(n.dir.upper(), name) == syscall.ENOENT
+	}
+	return !hidden, err
+}
+
+// lowerHas tells whether lower has an entry of a name that no record hides.
+// Precondition: n.mu is held for writing.
+func (fs *FS) lowerHas(n *node, name string) (bool, error) {
 	if n.dir.low == nil {
 		return false, nil
 	}
@@ -161,6 +180,16 @@ func (fs *FS) mustHide(n *node, name string) (bool, error) {
 		return false, nil
 	}
 	return n.dir.low.has(fs, name)
+}
+
+// whiteoutAt tells whether upper holds a whiteout of a name.
+func (fs *FS) whiteoutAt(n *node, name string) (bool, error) {
+	var st unix.Stat_t
+	err := n.dir.upper().Stat(name, &st)
+	if err == syscall.ENOENT {
+		return false, nil
+	}
+	return err == nil && layers.IsWhiteoutStat(&st), err
 }
 
 // A found is the answer of resolve: what the merged tree holds under a name.
@@ -247,10 +276,32 @@ func (fs *FS) resolveUpper(p *node, name string) (*found, error) {
 	if f.typ == unix.S_IFDIR {
 		return f, fs.resolveUpperDir(p, name, f)
 	}
+	if fs.foreign {
+		if err := noMetacopy(up, name, &f.st); err != nil {
+			return nil, err
+		}
+	}
 	if p.dir.low != nil || p.dir.mark.impure() {
 		err = fs.readOrigin(up, name, f)
 	}
+	if err == nil && f.hard {
+		err = fs.countHidden(p, name, f.origin)
+	}
 	return f, err
+}
+
+// noMetacopy refuses a file of a foreign upper whose data kernel overlayfs
+// left in a lower layer: served from upper it would read as zeros.
+func noMetacopy(up *layers.Dir, name string, st *unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 || st.Blocks > xattrBlocks {
+		return nil
+	}
+	m, err := up.FileMarks(name)
+	if err == nil && m.Metacopy {
+		err = fmt.Errorf("%s/%s: a metacopy of kernel overlayfs in upperdir; copy it up there first (mount with metacopy=off and write to it): %w",
+			up.Path(), name, syscall.EIO)
+	}
+	return err
 }
 
 // resolveUpperDir finds what an upper directory merges with.

@@ -100,7 +100,7 @@ func (fs *FS) describe(e *Explanation, n, p *node, name string) {
 		e.Records = append(e.Records, fmt.Sprintf("origin: layer %d inode %d", n.origin.Layer, n.origin.Ino))
 	}
 	if n.hard {
-		l := fs.account(n.origin, 0)
+		l := fs.account(n.origin)
 		e.Records = append(e.Records, fmt.Sprintf("hard-linked lower inode: indexed %v, lower names gone %d", fs.hard.indexed(n.origin), l.Gone))
 	}
 }

@@ -48,17 +48,17 @@ type FS struct {
 	maxStackDepth int
 	noPassthrough []string // by layer: why its files are not passed through
 
-	nodes   nodeTable
-	root    *node
-	inos    inoMap
-	hard    hardTab
-	copying copySlots
-	tmpSeq  atomic.Uint64
-	count   counters
+	nodes  nodeTable
+	root   *node
+	inos   inoMap
+	hard   hardTab
+	tmpSeq atomic.Uint64
+	count  counters
 
-	settleMu  sync.Mutex
-	unsettled []unsettled
-	dirty     atomic.Bool
+	settling sync.Mutex // one settle at a time
+	settleMu sync.Mutex
+	debts    []debt
+	dirty    atomic.Bool
 
 	dev     *device
 	server  *server
@@ -83,6 +83,8 @@ func (fs *FS) Sync() error {
 	if fs.j == nil || fs.cfg.Volatile {
 		return nil
 	}
-	fs.settle()
+	if err := fs.settle(); err != nil {
+		return err
+	}
 	return fs.syncUpper()
 }

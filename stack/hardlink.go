@@ -6,6 +6,7 @@ package stack
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"sync"
 
 	"github.com/plyfs/plyfs/stack/journal"
@@ -97,12 +98,16 @@ func (fs *FS) loadHard() error {
 	for o, l := range links {
 		fs.hard.links[o] = l
 	}
-	return fs.index.List(func(name []byte, _ uint64, _ uint8) error {
+	err = fs.index.List(func(name []byte, _ uint64, _ uint8) error {
 		if o, ok := parseIndexName(string(name)); ok {
 			fs.hard.index[o] = struct{}{}
 		}
 		return nil
 	})
+	if err == nil {
+		fs.reapAtMount()
+	}
+	return err
 }
 
 // resolveHard turns a lower inode with several links into its copy, if there
@@ -118,15 +123,40 @@ func (fs *FS) resolveHard(f *found) {
 	}
 }
 
-// account is the account of a lower inode with several links, as it stands.
-func (fs *FS) account(o journal.Origin, nlink uint32) journal.Links {
+// account is the account of a lower inode as it stands in memory.
+func (fs *FS) account(o journal.Origin) journal.Links {
 	fs.hard.mu.Lock()
 	defer fs.hard.mu.Unlock()
+	return fs.hard.links[o]
+}
+
+// countHidden counts one lower name of a hard-linked inode as gone, because an
+// upper entry or whiteout hides it from now on, unless that was counted. The
+// record follows once upper is durable. After a crash before that the name is
+// counted when it is next met.
+// Precondition: p.mu is held for writing.
+func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
+	if o == (journal.Origin{}) || p.dir.low == nil || p.dir.covered(name) {
+		return nil
+	}
+	if _, owed := p.dir.owed[name]; owed {
+		return nil
+	}
+	h, err := p.dir.low.lookup(fs, name)
+	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 ||
+		h.st.Ino != o.Ino || h.d.Layer().Index != int(o.Layer) {
+		return err
+	}
+	fs.hard.mu.Lock()
 	l, ok := fs.hard.links[o]
 	if !ok {
-		l = journal.Links{Nlink: nlink}
+		l.Nlink = uint32(h.st.Nlink)
 	}
-	return l
+	l.Gone++
+	fs.hard.links[o] = l
+	fs.hard.mu.Unlock()
+	fs.owe(debt{p: p, name: name, origin: o})
+	return nil
 }
 
 // lowerNameGone makes the operation that counts one lower name less, to be
@@ -146,6 +176,10 @@ func (fs *FS) lowerNameGone(n *node) (op journal.Op, done func(), err error) {
 	}, nil
 }
 
+// errNoAccount: the journal has no account of an indexed inode, which a crash
+// between two syncs can leave; nothing may be concluded from it.
+var errNoAccount = errors.New("no account of a hard-linked lower inode")
+
 // lowerLinks is the account of a hard-linked lower inode.
 func (fs *FS) lowerLinks(n *node) (journal.Links, error) {
 	fs.hard.mu.Lock()
@@ -155,7 +189,7 @@ func (fs *FS) lowerLinks(n *node) (journal.Links, error) {
 		return l, nil
 	}
 	if n.low.d == nil {
-		return journal.Links{}, nil
+		return journal.Links{}, errNoAccount
 	}
 	var st unix.Stat_t
 	if err := n.low.d.Stat(n.low.name, &st); err != nil {
@@ -197,6 +231,9 @@ func (fs *FS) reapIndex(n *node) {
 		return
 	}
 	var st unix.Stat_t
+	if _, err := fs.lowerLinks(n); err != nil {
+		return
+	}
 	if r.stat(&st) != nil || fs.unionLinks(n, uint64(st.Nlink)) > 0 {
 		return
 	}
@@ -211,4 +248,19 @@ func (fs *FS) reapIndex(n *node) {
 	fs.hard.mu.Lock()
 	delete(fs.hard.index, n.origin)
 	fs.hard.mu.Unlock()
+}
+
+// reapAtMount removes copies from the index to which no name leads: a crash
+// can leave them.
+func (fs *FS) reapAtMount() {
+	for o := range fs.hard.index {
+		l, ok := fs.hard.links[o]
+		var st unix.Stat_t
+		if !ok || l.Gone < l.Nlink || fs.index.Stat(indexName(o), &st) != nil || st.Nlink > 1 {
+			continue
+		}
+		if err := fs.index.Unlink(indexName(o)); err == nil {
+			delete(fs.hard.index, o)
+		}
+	}
 }

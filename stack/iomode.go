@@ -38,8 +38,10 @@ const (
 type ioState struct {
 	opens int
 	write int // of them for writing
-	rdwr  int // of them O_RDWR, which may be mapped shared and written
-	mode  ioMode
+	// mayMap: it was opened O_RDWR under passthrough, so that it may be mapped
+	// shared and written.
+	mayMap bool
+	mode   ioMode
 
 	id    int32 // backing id, 0 = none
 	idLow bool  // id is of the lower file
@@ -89,9 +91,11 @@ func (fs *FS) forWrite(n *node, trunc bool) (*node, error) {
 		return nil, errRetry
 	}
 	how := copyWhole
-	if trunc {
+	n.mu.RLock()
+	if trunc && !n.lowerLive() { // else the kernel asks again, or, told ESTALE, gives up
 		how = copyEmpty
 	}
+	n.mu.RUnlock()
 	if err := fs.copyUp(n, how); err != nil {
 		return nil, err
 	}
@@ -118,7 +122,7 @@ func (fs *FS) retireLocked(n *node) {
 	}
 	n.names, n.orphan = nil, -1
 	fs.nodes.add(s)
-	s.lookups = 0 // the kernel has not seen it yet
+	// The one reference that it begins with is the retired node's own.
 	fs.hard.replace(n, s)
 	fs.count.retired.Add(1)
 	fs.count.overtaken.Add(uint64(n.io.opens))
@@ -234,10 +238,11 @@ func (fs *FS) closeBackingLocked(n *node) {
 
 // mappable tells whether the file may change without a word to us: under
 // passthrough the backing file itself is mapped, and a store to it updates
-// that one's times alone. Attributes given out meanwhile must not be kept.
+// that one's times alone. A mapping outlives its descriptor, so from the first
+// such open on the node's attributes must not be kept.
 // Precondition: n.mu is held.
 func (n *node) mappable() bool {
-	return n.io != nil && n.io.rdwr > 0 && n.io.mode == modePassthrough
+	return n.io != nil && n.io.mayMap
 }
 
 // attrTimeoutLocked is how long the kernel may keep the node's attributes. Not
@@ -251,23 +256,20 @@ func (fs *FS) attrTimeoutLocked(n *node, mode uint32) time.Duration {
 	return fs.timeout
 }
 
-// noteOpenLocked counts an open by its flags, noteReleaseLocked takes it back.
+// noteOpenLocked counts an open for writing by its flags, noteReleaseLocked
+// takes it back.
 func (n *node) noteOpenLocked(flags uint32) {
-	switch flags & unix.O_ACCMODE {
-	case unix.O_RDWR:
-		n.io.rdwr++
-		n.io.write++
-	case unix.O_WRONLY:
-		n.io.write++
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return
+	}
+	n.io.write++
+	if flags&unix.O_ACCMODE == unix.O_RDWR && n.io.mode == modePassthrough {
+		n.io.mayMap = true
 	}
 }
 
 func (n *node) noteReleaseLocked(flags uint32) {
-	switch flags & unix.O_ACCMODE {
-	case unix.O_RDWR:
-		n.io.rdwr = max(0, n.io.rdwr-1)
-		n.io.write = max(0, n.io.write-1)
-	case unix.O_WRONLY:
+	if flags&unix.O_ACCMODE != unix.O_RDONLY {
 		n.io.write = max(0, n.io.write-1)
 	}
 }

@@ -53,7 +53,7 @@ func (fs *FS) linkAt(n, p *node, name string) error {
 	if err := fs.linkUpper(n, p, name); err != nil {
 		return err
 	}
-	n.addName(p, name)
+	fs.addName(n, p, name)
 	if n.orphan >= 0 {
 		_ = unix.Close(int(n.orphan))
 		n.orphan = -1

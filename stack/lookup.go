@@ -100,7 +100,7 @@ func (fs *FS) install(p *node, name string, f *found) *node {
 	if several {
 		if n := fs.hard.node(f.ino); n != nil && fs.nodes.ref(n) {
 			n.mu.Lock()
-			n.addName(p, name)
+			fs.addName(n, p, name)
 			n.unlinked = false
 			n.mu.Unlock()
 			fs.adopt(p, name, n)
@@ -110,8 +110,8 @@ func (fs *FS) install(p *node, name string, f *found) *node {
 	n := &node{
 		ino: f.ino, typ: f.typ, orphan: -1, up: f.up,
 		low: f.file, origin: f.origin, hard: f.hard,
-		names: []nameRef{{p, name}},
 	}
+	fs.addName(n, p, name)
 	if f.typ == unix.S_IFDIR {
 		n.dir = &dirState{low: f.low, mark: f.mark}
 		if f.upDir != nil {

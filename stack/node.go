@@ -31,6 +31,9 @@ type node struct {
 	// pinned nodes are not given back to the kernel's count: the root.
 	pinned bool
 
+	// copying lets one copy-up of the node run at a time.
+	copying sync.Mutex
+
 	// mu guards all below. See the package comment for its place in the
 	// lock order.
 	mu sync.RWMutex
@@ -143,6 +146,22 @@ func (r ref) stat(st *unix.Stat_t) error {
 	return r.d.Stat(r.name, st)
 }
 
+// attributes are the STATX_ATTR_* bits.
+func (r ref) attributes() (uint64, error) {
+	var stx unix.Statx_t
+	if r.fd >= 0 {
+		err := unix.Statx(int(r.fd), "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx)
+		return stx.Attributes, err
+	}
+	fd, err := r.d.Acquire()
+	if err != nil {
+		return 0, err
+	}
+	defer r.d.Release()
+	err = unix.Statx(fd, r.name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx)
+	return stx.Attributes, err
+}
+
 func (r ref) getxattr(attr string, buf []byte) (int, error) {
 	if r.fd >= 0 {
 		return r.fd.Getxattr(attr, buf)
@@ -225,18 +244,33 @@ func (n *node) hasName(parent *node, name string) bool {
 	return false
 }
 
-// addName notes a further name. Precondition: n.mu is held for writing.
-func (n *node) addName(parent *node, name string) {
+// parent is the directory of one of the node's names, nil if it has none.
+func (n *node) parent() *node {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if len(n.names) == 0 {
+		return nil
+	}
+	return n.names[0].parent
+}
+
+// addName notes a further name. A name keeps the node of its directory, even
+// if the kernel forgets that, so that a directory never has two nodes of which
+// one would miss what happens to it.
+// Precondition: n.mu is held for writing; the request holds parent.
+func (fs *FS) addName(n, parent *node, name string) {
 	if !n.hasName(parent, name) {
+		fs.nodes.ref(parent)
 		n.names = append(n.names, nameRef{parent, name})
 	}
 }
 
 // dropName forgets a name. Precondition: n.mu is held for writing.
-func (n *node) dropName(parent *node, name string) {
+func (fs *FS) dropName(n, parent *node, name string) {
 	for i, a := range n.names {
 		if a.parent == parent && a.name == name {
-			n.names = append(n.names[:i], n.names[i+1:]...)
+			n.names = append(append([]nameRef(nil), n.names[:i]...), n.names[i+1:]...)
+			fs.unrefLater(parent)
 			return
 		}
 	}
@@ -321,19 +355,6 @@ func (t *nodeTable) unref(id, count uint64) *node {
 	return n
 }
 
-// killUnseen takes a node that has no reference out of the table.
-func (t *nodeTable) killUnseen(n *node) bool {
-	s := t.shard(n.id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n.lookups > 0 || n.dead.Load() {
-		return false
-	}
-	n.dead.Store(true)
-	delete(s.m, n.id)
-	return true
-}
-
 func (t *nodeTable) len() int {
 	total := 0
 	for i := range t.shards {
@@ -372,14 +393,26 @@ func (fs *FS) Forget(id, count uint64) {
 	}
 }
 
-// drop releases what a dead node holds and takes it out of its parents. A
-// successor that the kernel never met dies with it.
+// drop releases what a dead node holds and takes it out of its parents; what
+// dies of that is dropped too. Precondition: no lock is held.
 func (fs *FS) drop(n *node) {
-	if s := n.succ.Load(); s != nil && fs.nodes.killUnseen(s) {
-		fs.drop(s)
+	for dead := []*node{n}; len(dead) > 0; {
+		n := dead[len(dead)-1]
+		dead = dead[:len(dead)-1]
+		for _, held := range fs.release(n) {
+			if d := fs.nodes.unref(held.id, 1); d != nil {
+				dead = append(dead, d)
+			}
+		}
 	}
+}
+
+// release lets go of what a dead node holds and returns the nodes to which it
+// held references.
+func (fs *FS) release(n *node) (held []*node) {
 	n.mu.Lock()
-	names := append([]nameRef(nil), n.names...)
+	names := n.names
+	n.names = nil
 	if n.orphan >= 0 {
 		_ = unix.Close(int(n.orphan))
 		n.orphan = -1
@@ -398,5 +431,10 @@ func (fs *FS) drop(n *node) {
 			delete(a.parent.dir.children, a.name)
 		}
 		a.parent.mu.Unlock()
+		held = append(held, a.parent)
 	}
+	if s := n.succ.Load(); s != nil {
+		held = append(held, s)
+	}
+	return held
 }

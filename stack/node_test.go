@@ -129,19 +129,30 @@ func TestNodeTableEachMayChangeTheTable(t *testing.T) {
 	}
 }
 
+// A name holds a reference on its directory's node.
 func TestNodeNames(t *testing.T) {
-	a, b, n := &node{}, &node{}, &node{}
-	n.addName(a, "x")
-	n.addName(a, "x")
-	n.addName(b, "x")
-	n.addName(a, "y")
+	fs := &FS{}
+	fs.nodes.init()
+	a, b, n := &node{orphan: -1}, &node{orphan: -1}, &node{orphan: -1}
+	fs.nodes.add(a)
+	fs.nodes.add(b)
+	fs.addName(n, a, "x")
+	fs.addName(n, a, "x")
+	fs.addName(n, b, "x")
+	fs.addName(n, a, "y")
 	if len(n.names) != 3 || !n.hasName(b, "x") || n.hasName(b, "y") {
 		t.Fatalf("%v", n.names)
 	}
-	n.dropName(a, "x")
-	n.dropName(a, "none")
+	if a.lookups != 3 || b.lookups != 2 {
+		t.Errorf("references %d and %d, want 3 and 2", a.lookups, b.lookups)
+	}
+	fs.dropName(n, a, "x")
+	fs.dropName(n, a, "none")
 	if len(n.names) != 2 || n.hasName(a, "x") || !n.hasName(a, "y") || !n.hasName(b, "x") {
 		t.Errorf("%v", n.names)
+	}
+	if a.lookups != 2 || b.lookups != 2 {
+		t.Errorf("references %d and %d, want 2 and 2", a.lookups, b.lookups)
 	}
 }
 
@@ -163,8 +174,8 @@ func TestChildReferences(t *testing.T) {
 	fs.Forget(a.id, 2)
 	n, err := fs.walk("/d/e/f")
 	must(t, err)
-	if got := fs.nodes.len(); got != 2 {
-		t.Errorf("%d nodes with one file referenced, want root and the file", got)
+	if got := fs.nodes.len(); got != 4 {
+		t.Errorf("%d nodes with one file referenced, want root, the file and the two directories that its name keeps", got)
 	}
 	fs.Forget(n.id, 1)
 	for _, bad := range []string{"/none/x", "/d/none/x", "/d/e/f/x"} {

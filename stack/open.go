@@ -34,6 +34,11 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	if n.succ.Load() != nil {
 		return fuse.Status(errRetry)
 	}
+	if write {
+		if err := fs.checkFlagsLocked(n, in.Flags); err != nil {
+			return fs.status(err)
+		}
+	}
 	if trunc {
 		if err := fs.truncateLocked(n, in); err != nil {
 			return fs.status(err)
@@ -47,6 +52,26 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		fs.notifyAttr(n.id) // what the kernel keeps from before
 	}
 	return fuse.OK
+}
+
+// checkFlagsLocked is what the kernel checks at an open by name, and cannot for
+// it does not know the flags of our inodes, and does not at the re-open of a
+// backing file: an immutable file is not written, an append-only one only at
+// its end (fs/namei.c:may_open).
+func (fs *FS) checkFlagsLocked(n *node, flags uint32) error {
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return err
+	}
+	attrs, err := r.attributes()
+	if err != nil {
+		return err
+	}
+	if attrs&unix.STATX_ATTR_IMMUTABLE != 0 ||
+		attrs&unix.STATX_ATTR_APPEND != 0 && (flags&unix.O_APPEND == 0 || flags&unix.O_TRUNC != 0) {
+		return syscall.EPERM
+	}
+	return nil
 }
 
 // truncateLocked is O_TRUNC, which the kernel leaves to us; it also tells when
@@ -109,7 +134,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if n.io.opens--; n.io.opens > 0 {
 		return
 	}
-	n.io.rdwr, n.io.write = 0, 0
+	n.io.write = 0
 	fs.closeServerFilesLocked(n)
 	if n.succ.Load() != nil || n.unlinked {
 		fs.closeBackingLocked(n)

@@ -24,6 +24,7 @@ type listing struct {
 	byName map[string]int // index in ents; nil until needed
 	next   uint64
 	live   int
+	hidden int // entries that a policy hides
 }
 
 type listEnt struct {
@@ -112,7 +113,7 @@ func (fs *FS) loadList(n *node) error {
 		l.ents = append(l.ents, listEnt{name: name, cookie: l.next, ino: ino, typ: typ})
 		l.next++
 	}
-	seen, err := fs.listUpper(n, put)
+	seen, err := fs.listUpper(n, l, put)
 	if err != nil {
 		return err
 	}
@@ -125,6 +126,8 @@ func (fs *FS) loadList(n *node) error {
 			show, err := fs.shown(n, name, typ)
 			if failed = err; show {
 				put(name, ino, typ)
+			} else {
+				l.hidden++
 			}
 		})
 		if err == nil {
@@ -161,7 +164,7 @@ func (fs *FS) shown(n *node, name string, typ uint8) (bool, error) {
 
 // listUpper puts what the upper directory shows, and returns all names about
 // which upper has a say, whiteouts among them.
-func (fs *FS) listUpper(n *node, put func(string, uint64, uint8)) (map[string]struct{}, error) {
+func (fs *FS) listUpper(n *node, l *listing, put func(string, uint64, uint8)) (map[string]struct{}, error) {
 	up := n.dir.upper()
 	if up == nil || n.unlinked {
 		return nil, nil
@@ -188,6 +191,8 @@ func (fs *FS) listUpper(n *node, put func(string, uint64, uint8)) (map[string]st
 		show, err := fs.shown(n, s, typ)
 		if show {
 			put(s, ino, typ)
+		} else {
+			l.hidden++
 		}
 		return err
 	})

@@ -22,6 +22,8 @@ type move struct {
 
 	hide1  bool // lower holds the old name: the move must leave a whiteout
 	white2 bool // a whiteout is in upper at the new name
+
+	whiteout bool // the move left one at the old name
 }
 
 // Rename moves a name. Lower and merged directories are moved by a redirect,
@@ -47,6 +49,9 @@ func (fs *FS) rename(m *move) error {
 	defer fs.unrefLater(m.src)
 	if m.dst != nil {
 		defer fs.unrefLater(m.dst)
+	}
+	if m.src == m.dst && !m.exchange {
+		return nil // two names of one inode (rename(2))
 	}
 	unlock := fs.lockMove(m)
 	defer unlock()
@@ -150,14 +155,9 @@ func (fs *FS) lockMove(m *move) func() {
 // at a time, so the chain of parents stands still.
 func isAncestor(a, d *node) bool {
 	for {
-		d.mu.RLock()
-		names := d.names
-		d.mu.RUnlock()
-		if len(names) == 0 {
-			return false
-		}
-		if d = names[0].parent; d == a {
-			return true
+		d = d.parent()
+		if d == nil || d == a {
+			return d != nil
 		}
 	}
 }
@@ -210,15 +210,6 @@ func checkReplace(src, dst *node) error {
 	return nil
 }
 
-func (fs *FS) whiteoutAt(p *node, name string) (bool, error) {
-	var st unix.Stat_t
-	err := p.dir.upper().Stat(name, &st)
-	if err == syscall.ENOENT {
-		return false, nil
-	}
-	return err == nil && layers.IsWhiteoutStat(&st), err
-}
-
 // sweepWhiteouts takes the whiteouts out of a merged-empty upper directory
 // that a rename is to replace, once the records that do their work are
 // durable.
@@ -236,7 +227,16 @@ func (fs *FS) sweepWhiteouts(n *node) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
+	// Upper first: a record must not outlive the whiteout's own rename.
+	if err := fs.syncUpper(); err != nil {
+		return err
+	}
 	for _, name := range names {
+		if hidden, err := fs.whiteoutAt(n, name); err != nil {
+			return err
+		} else if !hidden {
+			return syscall.ENOTEMPTY // something that the mount does not show
+		}
 		if err := fs.cover(n, name); err != nil {
 			return err
 		}
@@ -317,24 +317,28 @@ func (fs *FS) doMove(m *move) error {
 	}
 	flags := uint(0)
 	switch {
-	case m.exchange, m.white2 && m.src.isDir():
+	case m.exchange:
+		flags = unix.RENAME_EXCHANGE
+	case m.white2 && m.src.isDir():
 		// Over a whiteout a directory goes by exchange, which leaves the
 		// whiteout at the old name, where it is wanted or taken away.
 		flags = unix.RENAME_EXCHANGE
+		m.whiteout = true
 	case m.hide1 && fs.canWhiteout && fs.caps.RenameWhiteout:
 		flags = unix.RENAME_WHITEOUT
+		m.whiteout = true
 	case m.hide1:
-		if err := fs.cover(m.p1, m.n1); err != nil {
+		if err := fs.coverDurably(m.p1, m.n1); err != nil {
 			return err
 		}
-		if err := fs.j.Sync(); err != nil {
-			return err
-		}
+	case m.dst == nil && !m.white2:
+		flags = unix.RENAME_NOREPLACE // what the mount does not show is not destroyed
 	}
 	if err := m.call(up1, up2, flags); err != nil {
 		return err
 	}
-	if !m.exchange && flags == unix.RENAME_EXCHANGE && !m.hide1 {
+	if m.whiteout && !m.hide1 {
+		m.whiteout = false
 		return up1.Unlink(m.n1)
 	}
 	return nil
@@ -375,7 +379,7 @@ func (fs *FS) moved(m *move) error {
 	if m.dst != nil {
 		fs.lost(m.p2, m.n2, m.dst)
 	}
-	m.src.dropName(m.p1, m.n1)
+	fs.dropName(m.src, m.p1, m.n1)
 	delete(m.p1.dir.children, m.n1)
 	if m.p1.dir.list != nil {
 		m.p1.dir.list.remove(m.n1)
@@ -384,45 +388,26 @@ func (fs *FS) moved(m *move) error {
 	return err
 }
 
-// recordMove writes what the move made true of names: the old one is covered,
-// a replaced lower name has gone, a replaced directory's records too.
+// recordMove notes what the move made true of names: the old one is hidden by
+// the whiteout that it left, a replaced lower name has gone, a replaced
+// directory's records too.
 func (fs *FS) recordMove(m *move) error {
-	if m.dst != nil && m.dst.hard {
-		if shows, err := fs.lowerShows(m.p2, m.n2); err != nil {
-			return err
-		} else if shows {
-			op, done, err := fs.lowerNameGone(m.dst)
-			if err != nil {
-				return err
-			}
-			if err := fs.cover(m.p2, m.n2, op); err != nil {
-				return err
-			}
-			done()
-		}
-	}
-	if m.dst != nil && m.dst.isDir() {
-		if err := fs.dropRecords(m.dst); err != nil {
+	if m.dst != nil {
+		if err := fs.countHidden(m.p2, m.n2, m.dst.origin); err != nil {
 			return err
 		}
+		fs.dropRecords(m.dst)
 	}
-	if !m.hide1 {
-		return nil
+	if m.hide1 && m.whiteout {
+		fs.owe(debt{p: m.p1, name: m.n1, whiteout: true})
 	}
-	if err := fs.cover(m.p1, m.n1); err != nil {
-		return err
-	}
-	fs.settleLater(m.p1, m.n1)
 	return nil
 }
 
 // placeNode notes a node's new name.
 // Precondition: p.mu and n.mu are held for writing.
 func (fs *FS) placeNode(n, p *node, name string) {
-	n.addName(p, name)
-	if n.isDir() {
-		n.names = []nameRef{{p, name}}
-	}
+	fs.addName(n, p, name)
 	fs.adopt(p, name, n)
 	if p.dir.list != nil {
 		p.dir.list.add(name, n.ino, uint8(n.typ>>12)) // a name that was there keeps its cookie
@@ -431,8 +416,8 @@ func (fs *FS) placeNode(n, p *node, name string) {
 
 // swapNames notes an exchange.
 func (fs *FS) swapNames(m *move) {
-	m.src.dropName(m.p1, m.n1)
-	m.dst.dropName(m.p2, m.n2)
+	fs.dropName(m.src, m.p1, m.n1)
+	fs.dropName(m.dst, m.p2, m.n2)
 	fs.placeNode(m.src, m.p2, m.n2)
 	fs.placeNode(m.dst, m.p1, m.n1)
 }

@@ -7,32 +7,47 @@ import (
 	"time"
 
 	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
 	"golang.org/x/sys/unix"
 )
 
-// A whiteout in upper stands in for a record until that is durable; then it is
-// in the way of rmdir and of nothing else, and is taken away. Nothing depends
-// on its going: a whiteout that stays hides what the record hides.
+// A record that says more than a change of upper (the whiteout under a name,
+// the link that made a lower name an upper one, the removal of a directory)
+// may become durable only after that change: else a power cut leaves the
+// record without the entry that it stands beside, and a file is gone under
+// both its old and its new name. So such records are not written with the
+// change. They are queued, and a settler writes them: sync upper, apply the
+// records, sync the journal, and then take the whiteouts away that records now
+// stand in for. Until then a whiteout does its work by itself, and nothing
+// depends on its going.
 
-// unsettled is one whiteout to take away.
-type unsettled struct {
-	p    *node
-	name string
+// A debt is one such record that is not written yet.
+type debt struct {
+	p        *node // and name: the lower entries of this name are hidden by upper
+	name     string
+	whiteout bool           // by a whiteout, to be taken away
+	origin   journal.Origin // by a further link of this one's copy; to be counted
+	dropDir  journal.DirID  // instead of all that: a directory is gone
 }
 
 // settleInterval is how often records are made durable and whiteouts settled
 // when nobody asks for a sync: as often as ext4 commits.
 const settleInterval = 5 * time.Second
 
-// settleLater queues a whiteout.
-func (fs *FS) settleLater(p *node, name string) {
+// owe queues a record. The node is kept until it is written.
+func (fs *FS) owe(d debt) {
+	if d.p != nil {
+		fs.nodes.ref(d.p)
+		if d.p.dir.owed == nil {
+			d.p.dir.owed = make(map[string]struct{})
+		}
+		d.p.dir.owed[d.name] = struct{}{}
+	}
 	fs.settleMu.Lock()
-	fs.unsettled = append(fs.unsettled, unsettled{p, name})
+	fs.debts = append(fs.debts, d)
 	fs.settleMu.Unlock()
+	fs.dirty.Store(true)
 }
-
-// noteDirty wakes the settler up for its next round.
-func (fs *FS) noteDirty() { fs.dirty.Store(true) }
 
 // settler runs until the mount ends.
 func (fs *FS) settler(stop <-chan struct{}) {
@@ -44,47 +59,96 @@ func (fs *FS) settler(stop <-chan struct{}) {
 			return
 		case <-t.C:
 			if fs.dirty.Swap(false) {
-				fs.settle()
+				if err := fs.settle(); err != nil {
+					fs.noteError("settling the journal", err)
+					fs.dirty.Store(true)
+				}
 			}
 		}
 	}
 }
 
-// settle makes the journal durable and takes the whiteouts away whose records
-// now are.
-func (fs *FS) settle() {
+// settle writes what is owed and makes everything durable that the mount has
+// been told so far.
+func (fs *FS) settle() error {
+	fs.settling.Lock()
+	defer fs.settling.Unlock()
 	fs.settleMu.Lock()
-	todo := fs.unsettled
-	fs.unsettled = nil
+	debts := fs.debts
+	fs.debts = nil
 	fs.settleMu.Unlock()
-	if err := fs.j.Sync(); err != nil {
-		fs.noteError("journal sync", err)
+	if err := fs.payAll(debts); err != nil {
 		fs.settleMu.Lock()
-		fs.unsettled = append(todo, fs.unsettled...)
+		fs.debts = append(debts, fs.debts...)
 		fs.settleMu.Unlock()
-		return
+		return err
 	}
-	for _, u := range todo {
-		fs.settleOne(u)
+	for _, d := range debts {
+		fs.paid(d)
 	}
+	return nil
 }
 
-// settleOne takes one whiteout away, if it is still there and still covered,
-// and leaves the directory's times as they are.
-func (fs *FS) settleOne(u unsettled) {
-	u.p.mu.Lock()
-	defer u.p.mu.Unlock()
-	up := u.p.dir.upper()
-	if u.p.unlinked || up == nil || !u.p.dir.covered(u.name) {
+// payAll brings upper to disk, then the records about it. It may be done again
+// after a failure.
+func (fs *FS) payAll(debts []debt) error {
+	if !fs.cfg.Volatile && len(debts) > 0 {
+		if err := fs.syncUpper(); err != nil {
+			return err
+		}
+	}
+	for _, d := range debts {
+		if err := fs.pay(d); err != nil {
+			return err
+		}
+	}
+	return fs.j.Sync()
+}
+
+// pay applies one record.
+func (fs *FS) pay(d debt) error {
+	if d.p == nil {
+		return fs.j.Apply(journal.DropDir(d.dropDir))
+	}
+	d.p.mu.Lock()
+	defer d.p.mu.Unlock()
+	if d.p.unlinked {
+		return nil
+	}
+	if d.origin != (journal.Origin{}) {
+		return fs.cover(d.p, d.name, journal.SetLinks(d.origin, fs.account(d.origin)))
+	}
+	has, err := fs.whiteoutAt(d.p, d.name)
+	if err != nil || !has {
+		return err
+	}
+	return fs.cover(d.p, d.name)
+}
+
+// paid forgets a debt, and takes its whiteout away if it still is one, leaving
+// the directory's times as they are.
+func (fs *FS) paid(d debt) {
+	if d.p == nil {
+		return
+	}
+	defer fs.unrefLater(d.p)
+	d.p.mu.Lock()
+	defer d.p.mu.Unlock()
+	delete(d.p.dir.owed, d.name)
+	up := d.p.dir.upper()
+	if !d.whiteout || d.p.unlinked || !d.p.dir.covered(d.name) {
 		return
 	}
 	var dir, st unix.Stat_t
-	if up.Stat(u.name, &st) != nil || !layers.IsWhiteoutStat(&st) || up.Stat("", &dir) != nil {
+	if up.Stat(d.name, &st) != nil || !layers.IsWhiteoutStat(&st) || up.Stat("", &dir) != nil {
 		return
 	}
-	if err := up.Unlink(u.name); err != nil {
-		fs.log.Warn("whiteout stays", "dir", up.Path(), "name", u.name, "err", err)
+	if err := up.Unlink(d.name); err != nil {
+		fs.log.Warn("whiteout stays", "dir", up.Path(), "name", d.name, "err", err)
 		return
 	}
 	_ = up.Utimens("", [2]unix.Timespec{dir.Atim, dir.Mtim})
 }
+
+// noteDirty has the settler make the journal durable at its next round.
+func (fs *FS) noteDirty() { fs.dirty.Store(true) }

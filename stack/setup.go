@@ -58,7 +58,6 @@ func (fs *FS) setDefaults() {
 	fs.nodes.init()
 	fs.inos.init()
 	fs.hard.init()
-	fs.copying.init()
 	fs.count.init()
 	max := fs.cfg.FDCache
 	if max == 0 {
@@ -276,6 +275,9 @@ func (fs *FS) openWork() error {
 		if err == nil {
 			fs.made = append(fs.made, madeDir{d, name})
 		}
+		if err := ownDir(d, name); err != nil {
+			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
+		}
 	}
 	fs.work = wr.Child("plyfs")
 	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
@@ -298,6 +300,20 @@ func (fs *FS) openWork() error {
 		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
 	}
 	return nil
+}
+
+// ownDir takes from a directory in work what new entries would inherit: a
+// default ACL, a set-group-ID bit (super.c:ovl_workdir_create).
+func ownDir(d *layers.Dir, name string) error {
+	for _, attr := range []string{xattrDefaultACL, xattrAccessACL} {
+		if err := d.Removexattr(name, attr); err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
+			return err
+		}
+	}
+	if err := d.Chown(name, unix.Getuid(), unix.Getgid()); err != nil {
+		return err
+	}
+	return d.Chmod(name, 0o700)
 }
 
 // madeDir is a directory that Open made in work.
@@ -447,8 +463,7 @@ func (fs *FS) syncUpper() error {
 func (fs *FS) Close() error {
 	var errs []error
 	if fs.j != nil {
-		fs.settle()
-		errs = append(errs, fs.j.Close())
+		errs = append(errs, fs.settle(), fs.j.Close())
 	}
 	if fs.dev != nil {
 		fs.dev.close()

@@ -8,7 +8,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/plyfs/plyfs/layers"
-	"github.com/plyfs/plyfs/stack/journal"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,8 +21,8 @@ import (
 //	upper over lower    one renameat2 that puts a whiteout (char device 0/0)
 //	                    in the place of the upper entry, as kernel overlayfs
 //	                    does: at no moment, not even after a power cut, can
-//	                    the lower entry show. The record follows, and once it
-//	                    is durable the whiteout is taken away (settle.go).
+//	                    the lower entry show. The record follows once that
+//	                    is durable, and the whiteout is taken away (settle.go).
 //
 // The design's order (commit the record durably, then remove the entry) would
 // cost an fsync for each name of the third kind.
@@ -165,14 +164,12 @@ func (fs *FS) whiteOut(p *node, name string, n *node) error {
 	}
 	if n.isDir() {
 		fs.discard(tmp)
-		if err := fs.dropRecords(n); err != nil {
-			return err
-		}
+		fs.dropRecords(n)
 	}
-	if err := fs.cover(p, name); err != nil {
-		return err // the whiteout hides it all the same
+	if err := fs.countHidden(p, name, n.origin); err != nil {
+		return err
 	}
-	fs.settleLater(p, name)
+	fs.owe(debt{p: p, name: name, whiteout: true})
 	return nil
 }
 
@@ -189,19 +186,27 @@ func (fs *FS) newWhiteout(tmp string) error {
 // sharedWhiteout is the name in work of the whiteout that others link to.
 const sharedWhiteout = "whiteout"
 
-// removeDurably is the way for an upper that holds no whiteouts: the record
-// first, on disk, then the entry.
+// removeDurably is the way for an upper that holds no whiteouts.
 func (fs *FS) removeDurably(p *node, name string, n *node) error {
-	if err := fs.cover(p, name); err != nil {
-		return err
-	}
-	if err := fs.j.Sync(); err != nil {
+	if err := fs.coverDurably(p, name); err != nil {
 		return err
 	}
 	if n.isDir() {
 		return fs.removeUpperDir(p, name, n)
 	}
 	return p.dir.upper().Unlink(name)
+}
+
+// coverDurably is the design's order for an upper that holds no whiteouts: the
+// upper entry on disk, then the record, and only then may the entry go.
+func (fs *FS) coverDurably(p *node, name string) error {
+	if err := fs.syncUpper(); err != nil {
+		return err
+	}
+	if err := fs.cover(p, name); err != nil {
+		return err
+	}
+	return fs.j.Sync()
 }
 
 // removeUpperDir removes an upper directory that the merged tree shows empty.
@@ -216,26 +221,30 @@ func (fs *FS) removeUpperDir(p *node, name string, n *node) error {
 			fs.discard(tmp)
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		fs.dropRecords(n)
 	}
-	return fs.dropRecords(n)
+	return err
 }
 
-// dropRecords forgets the journal's records about a removed directory.
-func (fs *FS) dropRecords(n *node) error {
-	if n.dir.mark.id == 0 {
-		return nil
+// dropRecords has the journal's records about a removed directory forgotten,
+// once the removal is durable.
+func (fs *FS) dropRecords(n *node) {
+	if n.isDir() && n.dir.mark.id != 0 {
+		fs.owe(debt{dropDir: n.dir.mark.id})
 	}
-	fs.noteDirty()
-	return fs.j.Apply(journal.DropDir(n.dir.mark.id))
 }
 
 // discard removes a directory in work that holds nothing but whiteouts. What
 // stays is removed at the next mount.
 func (fs *FS) discard(tmp string) {
 	d := fs.tmp.Child(tmp)
-	_ = d.List(func(name []byte, _ uint64, _ uint8) error { return d.Unlink(string(name)) })
+	_ = d.List(func(name []byte, _ uint64, typ uint8) error {
+		if typ == unix.DT_CHR {
+			return d.Unlink(string(name))
+		}
+		return nil
+	})
 	d.Forget()
 	if err := fs.tmp.Rmdir(tmp); err != nil {
 		fs.log.Warn("left in the work directory until the next mount", "name", tmp, "err", err)
@@ -248,7 +257,7 @@ func (fs *FS) checkEmpty(n *node) error {
 	if err := fs.loadList(n); err != nil {
 		return err
 	}
-	if n.dir.list.live > 0 {
+	if n.dir.list.live > 0 || n.dir.list.hidden > 0 {
 		return syscall.ENOTEMPTY
 	}
 	return nil
@@ -265,7 +274,7 @@ func (fs *FS) gone(p *node, name string, n *node) {
 
 // lost is gone for a name that another inode has taken: it stays in the list.
 func (fs *FS) lost(p *node, name string, n *node) {
-	n.dropName(p, name)
+	fs.dropName(n, p, name)
 	if p.dir.children[name] == n {
 		delete(p.dir.children, name)
 	}

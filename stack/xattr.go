@@ -126,7 +126,7 @@ func (fs *FS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data
 			return killSGID(r)
 		}
 		return nil
-	})
+	}, nil)
 }
 
 // setxattrACLKillSGID is FUSE_SETXATTR_ACL_KILL_SGID: the caller is not in the
@@ -144,11 +144,16 @@ func killSGID(r ref) error {
 
 // RemoveXAttr removes an xattr.
 func (fs *FS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
-	return fs.changeXattr(h.NodeId, attr, func(r ref) error { return r.removexattr(attr) })
+	return fs.changeXattr(h.NodeId, attr, func(r ref) error { return r.removexattr(attr) },
+		func(r ref) error { // no copy-up for what is not there
+			_, err := r.getxattr(attr, nil)
+			return err
+		})
 }
 
-// changeXattr copies the file up and changes its xattrs.
-func (fs *FS) changeXattr(id uint64, attr string, change func(ref) error) fuse.Status {
+// changeXattr copies the file up and changes its xattrs; before, if not nil,
+// fails for what needs no copy.
+func (fs *FS) changeXattr(id uint64, attr string, change, before func(ref) error) fuse.Status {
 	n := fs.node(id)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
@@ -160,7 +165,7 @@ func (fs *FS) changeXattr(id uint64, attr string, change func(ref) error) fuse.S
 	if fs.cfg.NoACL && aclXattr(attr) {
 		return fuse.Status(syscall.EOPNOTSUPP)
 	}
-	if err := fs.xattrWouldFail(n, attr); err != nil {
+	if err := fs.xattrWouldFail(n, attr, before); err != nil {
 		return fs.xattrStatus(err)
 	}
 	if err := fs.copyUp(n, copyWhole); err != nil {
@@ -182,13 +187,23 @@ func (fs *FS) changeXattr(id uint64, attr string, change func(ref) error) fuse.S
 	return fs.xattrStatus(err)
 }
 
-// xattrWouldFail spares a copy-up that could only end in EOPNOTSUPP: user
-// xattrs belong on files and directories alone (fs/xattr.c:xattr_permission).
-func (fs *FS) xattrWouldFail(n *node, attr string) error {
+// xattrWouldFail spares a copy-up that could only end in an error: user xattrs
+// belong on files and directories alone (fs/xattr.c:xattr_permission), and
+// before says what else.
+func (fs *FS) xattrWouldFail(n *node, attr string, before func(ref) error) error {
 	if strings.HasPrefix(attr, "user.") && !n.isReg() && !n.isDir() {
 		return syscall.EPERM
 	}
-	return nil
+	if before == nil {
+		return nil
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return err
+	}
+	return before(r)
 }
 
 const (
