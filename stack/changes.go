@@ -103,6 +103,7 @@ func (fs *FS) addedTree(n *node, at string, fn func(byte, string) error) error {
 func (fs *FS) compare(n *node, h *lowerHit, at string, fn func(byte, string) error) error {
 	n.mu.RLock()
 	var st unix.Stat_t
+	up := n.up
 	r, err := fs.refLocked(n)
 	if err == nil {
 		err = r.stat(&st)
@@ -112,7 +113,7 @@ func (fs *FS) compare(n *node, h *lowerHit, at string, fn func(byte, string) err
 		return err
 	}
 	if n.dir == nil {
-		if !n.up && st.Ino == h.st.Ino {
+		if !up && st.Ino == h.st.Ino {
 			return nil
 		}
 		same, err := fs.sameFile(n, h, &st)

@@ -5,8 +5,9 @@ package stack
 
 import "syscall"
 
-// A Policy decides about names and open files. The stack asks it once for a
-// name or a file and keeps the answer with the node; it re-checks each answer,
+// A Policy decides about names and open files. The stack asks it when a name
+// is looked up or listed and when a file is first opened, and keeps the answer
+// with the node; it re-checks each answer,
 // so that a wrong one is EIO and never wrong data. A Policy sees plain types
 // only and must be safe for concurrent use.
 //
@@ -24,7 +25,7 @@ type NameQuery struct {
 	Parent uint64 // st_ino of the directory
 	Name   string
 	Type   uint32 // S_IFMT bits of the entry that would be shown
-	Layer  int    // the layer it comes from: 0 upper, 1 the topmost lower
+	Layer  int    // the layer it comes from: 0 upper, 1 the topmost lower; -1 in a listing, which does not tell
 }
 
 // NameAnswer is the decision about a name.

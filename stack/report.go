@@ -26,7 +26,10 @@ func (fs *FS) Status() Status {
 		CapEffective: fmt.Sprintf("%016x", caps), CapSysRes: caps>>unix.CAP_SYS_RESOURCE&1 == 1,
 		UptimeSeconds: time.Since(fs.started).Seconds(),
 		Requests:      map[string]uint64{}, Errors: fs.count.errorsByName(), Panics: fs.count.panics.Load(),
-		Nodes: fs.nodes.len(), DirFDs: fs.cache.Len(), FDs: countFDs(), Threads: int(fs.server.threads.Load()),
+		Nodes: fs.nodes.len(), DirFDs: fs.cache.Len(), FDs: countFDs(),
+	}
+	if fs.server != nil {
+		s.Threads = int(fs.server.threads.Load())
 	}
 	for op := range fs.count.ops {
 		if n := fs.count.ops[op].Load(); n > 0 {

@@ -137,6 +137,21 @@ func (s *server) callReader() {
 	}
 }
 
+// claim makes the thread one of those that read, unless there are enough. Then
+// one that reads will come back here, so that somebody always does. (Counting
+// first and taking it back would let two threads send each other away.)
+func (s *server) claim() bool {
+	for {
+		r := s.reading.Load()
+		if r >= s.target.Load() {
+			return false
+		}
+		if s.reading.CompareAndSwap(r, r+1) {
+			return true
+		}
+	}
+}
+
 // park waits until the thread is called. False: the mount has ended.
 func (s *server) park() bool {
 	s.mu.Lock()
@@ -182,8 +197,7 @@ func (s *server) loop() {
 	in, out := make([]byte, bufBytes), make([]byte, bufBytes)
 	backlog, idle := 0, 0
 	for {
-		if s.reading.Add(1) > s.target.Load() {
-			s.reading.Add(-1)
+		if !s.claim() {
 			if !s.park() {
 				return
 			}

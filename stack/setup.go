@@ -141,6 +141,11 @@ func (fs *FS) checkDirs() error {
 			return &Error{Kind: KindUsage, Path: d, Msg: role + " is not a directory", Mend: "give a directory"}
 		}
 	}
+	if m := fs.cfg.Mountpoint; m != "" {
+		if st, err := os.Stat(m); err != nil || !st.IsDir() {
+			return &Error{Kind: KindUsage, Path: m, Msg: "is no directory to mount over", Err: errors.Unwrap(err), Mend: "create it, or mend the path"}
+		}
+	}
 	return fs.checkOverlap()
 }
 
@@ -222,7 +227,7 @@ func (fs *FS) openLayers() error {
 }
 
 func openError(path string, err error) error {
-	return &Error{Kind: KindUsage, Path: path, Msg: "cannot be opened as a layer", Err: toErrno(err)}
+	return &Error{Kind: KindUsage, Path: path, Msg: "cannot be opened as a layer", Err: toErrno(err), Mend: "mend the path or its permissions"}
 }
 
 // lockLayers refuses layers that another live mount writes, and an upper or

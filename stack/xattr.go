@@ -144,11 +144,14 @@ func killSGID(r ref) error {
 
 // RemoveXAttr removes an xattr.
 func (fs *FS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
-	return fs.changeXattr(h.NodeId, attr, func(r ref) error { return r.removexattr(attr) },
-		func(r ref) error { // no copy-up for what is not there
-			_, err := r.getxattr(attr, nil)
-			return err
-		})
+	there := func(r ref) error { // no copy-up for what is not there
+		_, err := r.getxattr(attr, nil)
+		return err
+	}
+	if aclXattr(attr) { // removing an ACL that is not there succeeds
+		there = nil
+	}
+	return fs.changeXattr(h.NodeId, attr, func(r ref) error { return r.removexattr(attr) }, there)
 }
 
 // changeXattr copies the file up and changes its xattrs; before, if not nil,
