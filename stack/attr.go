@@ -23,7 +23,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 		return fs.status(err)
 	}
 	if cur == n {
-		out.SetTimeout(fs.attrTimeoutLocked(n, out.Mode))
+		out.SetTimeout(fs.attrTimeoutLocked(n))
 	}
 	return fuse.OK
 }
@@ -121,6 +121,9 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
+	if in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER|fuse.FATTR_CTIME) == 0 {
+		return fs.loseSetID(n.current(), in, out)
+	}
 	size, setSize := in.GetSize()
 	var err error
 	if setSize {
@@ -138,14 +141,14 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	if err != nil {
 		return fs.status(err)
 	}
-	if err := setAttr(r, in, size, setSize); err != nil {
+	if err := fs.setAttr(n, r, in, size, setSize); err != nil {
 		return fs.status(err)
 	}
 	if err := fs.fillAttrLocked(n, &out.Attr); err != nil {
 		return fs.status(err)
 	}
 	if in.NodeId == n.id {
-		out.SetTimeout(fs.attrTimeoutLocked(n, out.Mode))
+		out.SetTimeout(fs.attrTimeoutLocked(n))
 	} else {
 		fs.notifyAttr(n.id) // changed through the node that it succeeded
 	}
@@ -154,21 +157,18 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 
 // setAttr applies a request in the order in which one clears what another
 // sets: size, owner (clears set-ID bits), mode, times.
-func setAttr(r ref, in *fuse.SetAttrIn, size uint64, setSize bool) error {
+func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize bool) error {
 	if setSize {
 		if err := truncate(r, int64(size)); err != nil {
 			return err
 		}
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
-			if err := killPriv(r, &in.InHeader); err != nil {
+			if err := fs.killPriv(n, r, &in.InHeader); err != nil {
 				return err
 			}
 		}
 	}
-	// A request that sets nothing is chown(path, -1, -1), which clears set-ID
-	// bits like any other chown.
-	nothing := in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER|fuse.FATTR_CTIME) == 0
-	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 || nothing {
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
 		uid, gid := -1, -1
 		if u, ok := in.GetUID(); ok {
 			uid = int(u)

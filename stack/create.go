@@ -54,21 +54,21 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	n := fs.installNew(p, name, &st)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := fs.admitNewLocked(n, fd, st.Mode, &out.OpenOut); err != nil {
+	if err := fs.admitNewLocked(n, fd, &out.OpenOut); err != nil {
 		fs.unrefLater(n)
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
 	fs.toAttr(n, &st, &out.Attr)
 	fs.entryHead(n, &out.EntryOut)
-	out.SetAttrTimeout(fs.attrTimeoutLocked(n, st.Mode))
+	out.SetAttrTimeout(fs.attrTimeoutLocked(n))
 	return fuse.OK
 }
 
 // admitNewLocked is admitLocked for a file just made, whose open descriptor
 // serves to register it.
-func (fs *FS) admitNewLocked(n *node, fd int, mode uint32, out *fuse.OpenOut) error {
-	if why, err := fs.keepFromPassthrough(n, true); err == nil && why == "" && !setID(mode) {
+func (fs *FS) admitNewLocked(n *node, fd int, out *fuse.OpenOut) error {
+	if why, err := fs.keepFromPassthrough(n, true); err == nil && why == "" {
 		_ = fs.registerLocked(n, fd) // admitLocked tries again and keeps the reason
 	}
 	return fs.admitLocked(n, true, out)
@@ -386,13 +386,13 @@ func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	fs.nodes.add(n)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := fs.admitNewLocked(n, fd, st.Mode, &out.OpenOut); err != nil {
+	if err := fs.admitNewLocked(n, fd, &out.OpenOut); err != nil {
 		fs.unrefLater(n)
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
 	fs.toAttr(n, &st, &out.Attr)
 	fs.entryHead(n, &out.EntryOut)
-	out.SetAttrTimeout(fs.attrTimeoutLocked(n, st.Mode))
+	out.SetAttrTimeout(fs.attrTimeoutLocked(n))
 	return fuse.OK
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"github.com/plyfs/plyfs/creds"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +36,7 @@ const (
 // the node's mu.
 type ioState struct {
 	opens int
-	write int // of them for writing
+	write int // of them for writing, see killpriv.go
 	// mayMap: it was opened O_RDWR under passthrough, so that it may be mapped
 	// shared and written.
 	mayMap bool
@@ -152,17 +151,6 @@ func (fs *FS) chooseLocked(n *node, write bool) (ioMode, error) {
 	return modePassthrough, nil
 }
 
-// hasSetID tells whether a write by the unprivileged would change the mode.
-// Precondition: n.mu is held.
-func (fs *FS) hasSetID(n *node) bool {
-	r, err := fs.refLocked(n)
-	if err != nil {
-		return false
-	}
-	var st unix.Stat_t
-	return r.stat(&st) == nil && setID(st.Mode)
-}
-
 // keepFromPassthrough gives the reason for which a file is not even offered to
 // the kernel; "" if there is none.
 func (fs *FS) keepFromPassthrough(n *node, write bool) (string, error) {
@@ -210,16 +198,9 @@ func (fs *FS) openBackingLocked(n *node) error {
 	return fs.registerLocked(n, fd)
 }
 
-// registerLocked registers an open descriptor of the node's file. The kernel
-// does passed-through writes under the credential that registers; without
-// CAP_FSETID in it the backing file system clears set-ID bits at a write, as it
-// must for the unprivileged.
+// registerLocked registers an open descriptor of the node's file.
 func (fs *FS) registerLocked(n *node, fd int) error {
-	var id int32
-	err := creds.Without(unix.CAP_FSETID, func() (err error) {
-		id, err = fs.dev.backingOpen(fd)
-		return err
-	})
+	id, err := fs.dev.backingOpen(fd)
 	if err != nil {
 		return err
 	}
@@ -245,12 +226,10 @@ func (n *node) mappable() bool {
 	return n.io != nil && n.io.mayMap
 }
 
-// attrTimeoutLocked is how long the kernel may keep the node's attributes. Not
-// at all while passed-through writes may clear set-ID bits: the kernel would
-// go on believing in them.
+// attrTimeoutLocked is how long the kernel may keep the node's attributes.
 // Precondition: n.mu is held.
-func (fs *FS) attrTimeoutLocked(n *node, mode uint32) time.Duration {
-	if n.mappable() || n.io != nil && n.io.write > 0 && setID(mode) {
+func (fs *FS) attrTimeoutLocked(n *node) time.Duration {
+	if n.mappable() {
 		return 0
 	}
 	return fs.timeout
@@ -288,12 +267,6 @@ func (fs *FS) admitLocked(n *node, write bool, out *fuse.OpenOut) error {
 	if io.mode == modePassthrough {
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 		out.BackingID = io.id
-		if write && fs.hasSetID(n) {
-			if err := fs.watchWritesLocked(n); err != nil {
-				return err
-			}
-			out.OpenFlags |= fuse.FOPEN_DIRECT_IO
-		}
 		io.opens++
 		fs.count.passthrough.Add(1)
 		return nil
@@ -309,20 +282,6 @@ func (fs *FS) admitLocked(n *node, write bool, out *fuse.OpenOut) error {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	return nil
-}
-
-// watchWritesLocked is for a set-user-ID or set-group-ID file that is opened
-// for writing. Whether a write clears the bits depends on who writes, which the
-// kernel tells the daemon with each WRITE and does not tell the backing file
-// system; so this handle takes the same backing id (the rule) with DIRECT_IO,
-// under which reads and writes come to the daemon and mappings do not. Nor
-// must the kernel go on with the mode that it knows.
-// Precondition: n.mu is held for writing.
-func (fs *FS) watchWritesLocked(n *node) error {
-	if err := fs.openServerLocked(n, true); err != nil {
-		return err
-	}
-	return fs.dev.invalAttr(n.id)
 }
 
 // openServerLocked opens the descriptors through which the daemon serves.

@@ -19,17 +19,23 @@ func setID(mode uint32) bool { return mode&(unix.S_ISUID|unix.S_ISGID) != 0 }
 // kernel does at a write or truncation by a caller without CAP_FSETID. The
 // set-group-ID bit of a file that its group cannot execute stays if the caller
 // is in the group (fs/attr.c:setattr_should_drop_sgid).
-func killPriv(r ref, caller *fuse.InHeader) error {
+//
+// The kernel is told to forget the mode: it does not expect it to change here,
+// and would go by the old one at the next exec or link.
+func (fs *FS) killPriv(n *node, r ref, caller *fuse.InHeader) error {
 	var st unix.Stat_t
 	if err := r.stat(&st); err != nil {
 		return err
 	}
 	mode := st.Mode &^ unix.S_ISUID
-	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(caller, st.Gid)) {
+	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(caller, st.Gid) && !hasCap(caller, unix.CAP_FSETID)) {
 		mode &^= unix.S_ISGID
 	}
 	if mode != st.Mode {
 		if err := r.chmod(mode & 07777); err != nil {
+			return err
+		}
+		if err := fs.dev.invalAttr(n.id); err != nil {
 			return err
 		}
 	}
@@ -40,24 +46,41 @@ func killPriv(r ref, caller *fuse.InHeader) error {
 	return err
 }
 
-// wrote clears set-ID bits after a change of content that the kernel asks for
-// without saying whether the caller is privileged.
-func (fs *FS) wrote(n *node, caller *fuse.InHeader) error {
+// loseSetID serves a SETATTR that sets nothing. The kernel sends it when
+// set-ID bits and capabilities must go: before a write by a process without
+// CAP_FSETID, passed through or not (fs/inode.c:file_remove_privs), and at
+// chown(path, -1, -1). The two look the same, but the latter is for the owner
+// alone where there are bits to lose (fs/attr.c:notify_change): without it, any
+// user could take them from a file. So who is not the owner is believed to
+// write only if the file is open for writing.
+func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	caller := &in.InHeader
+	n.mu.RLock()
+	err := fs.fillAttrLocked(n, &out.Attr)
+	writing := n.io != nil && n.io.write > 0
+	n.mu.RUnlock()
+	if err != nil {
+		return fs.status(err)
+	}
+	if n.isDir() || !setID(out.Mode) && !writing {
+		return fuse.OK
+	}
+	if !writing && caller.Uid != out.Uid && !hasCap(caller, unix.CAP_FOWNER) {
+		return fuse.EPERM
+	}
+	if err := fs.copyUp(n, copyWhole); err != nil {
+		return fs.status(err)
+	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	r, err := fs.refLocked(n)
-	if err != nil {
-		return err
+	if err == nil {
+		err = fs.killPriv(n, r, caller)
 	}
-	var st unix.Stat_t
-	if err := r.stat(&st); err != nil || !setID(st.Mode) || hasCap(caller, unix.CAP_FSETID) {
-		return err
+	if err == nil {
+		err = fs.fillAttrLocked(n, &out.Attr)
 	}
-	if err := killPriv(r, caller); err != nil {
-		return err
-	}
-	fs.notifyAttr(n.id)
-	return nil
+	return fs.status(err)
 }
 
 // hasCap tells whether the caller has a capability; if that cannot be read

@@ -33,7 +33,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 func (fs *FS) entry(n *node, out *fuse.EntryOut) fuse.Status {
 	n.mu.RLock()
 	err := fs.fillAttrLocked(n, &out.Attr)
-	timeout := fs.attrTimeoutLocked(n, out.Mode)
+	timeout := fs.attrTimeoutLocked(n)
 	n.mu.RUnlock()
 	if err != nil {
 		fs.unrefLater(n) // the caller may hold a directory's lock

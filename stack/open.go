@@ -85,7 +85,7 @@ func (fs *FS) truncateLocked(n *node, in *fuse.OpenIn) error {
 		return err
 	}
 	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
-		return killPriv(r, &in.InHeader)
+		return fs.killPriv(n, r, &in.InHeader)
 	}
 	return nil
 }

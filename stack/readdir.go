@@ -226,7 +226,7 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 		var a fuse.Attr
 		c.mu.RLock()
 		err = fs.fillAttrLocked(c, &a)
-		timeout := fs.attrTimeoutLocked(c, a.Mode)
+		timeout := fs.attrTimeoutLocked(c)
 		c.mu.RUnlock()
 		if err != nil {
 			fs.Forget(c.id, 1)

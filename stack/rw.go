@@ -70,7 +70,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		r, err := fs.refLocked(n)
 		if err == nil {
-			err = killPriv(r, &in.InHeader)
+			err = fs.killPriv(n, r, &in.InHeader)
 		}
 		if err != nil {
 			return 0, fs.status(err)
@@ -142,9 +142,6 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 			}
 		}
 	})
-	if err == nil {
-		err = fs.wrote(n, &in.InHeader)
-	}
 	return fs.status(err)
 }
 
@@ -167,9 +164,6 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 			return err
 		})
 	})
-	if err == nil {
-		err = fs.wrote(dst, &in.InHeader)
-	}
 	return uint32(total), fs.status(err)
 }
 

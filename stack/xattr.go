@@ -122,7 +122,7 @@ func (fs *FS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data
 		if err := r.setxattr(attr, data, int(in.Flags)); err != nil {
 			return err
 		}
-		if aclXattr(attr) && in.SetXAttrFlags&setxattrACLKillSGID != 0 {
+		if attr == xattrAccessACL && in.SetXAttrFlags&setxattrACLKillSGID != 0 {
 			return killSGID(r)
 		}
 		return nil

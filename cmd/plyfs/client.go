@@ -1,0 +1,107 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialTimeout bounds the wait for a daemon to take a connection.
+const dialTimeout = 5 * time.Second
+
+// dial connects to the daemon of a mount.
+func dial(m mount) (*net.UnixConn, error) {
+	conn, err := net.DialTimeout("unix", socketPath(runDir, m.device()), dialTimeout)
+	switch {
+	case err == nil:
+		return conn.(*net.UnixConn), nil
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fail(exitEnvironment, "%s: only root may ask the daemon; run plyfs as root", m.Mountpoint)
+	case isDead(probe(m.Mountpoint)):
+		return nil, fail(exitFailure, "%s: the daemon is dead; plyfs umount %s, then mount again", m.Mountpoint, m.Mountpoint)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fail(exitFailure, "%s: the daemon has no control socket in %s; was it started in another container?", m.Mountpoint, runDir)
+	}
+	return nil, fail(exitFailure, "%s: the daemon does not answer: %w", m.Mountpoint, err)
+}
+
+// ask puts one question to the daemon of a mount.
+func ask(m mount, r request, into any) error {
+	conn, err := dial(m)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
+	if err := json.NewEncoder(conn).Encode(r); err != nil {
+		return fail(exitFailure, "%s: asking the daemon: %w", m.Mountpoint, err)
+	}
+	var a answer
+	if err := json.NewDecoder(conn).Decode(&a); err != nil {
+		return fail(exitFailure, "%s: the daemon's answer cannot be read: %w", m.Mountpoint, err)
+	}
+	if a.Error != "" {
+		return fail(exitFailure, "%s: %s", m.Mountpoint, a.Error)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(a.Data, into)
+}
+
+// daemonOf gives a descriptor of the daemon's process. The kernel says who
+// listens on the socket, so that a process number cannot have been reused.
+func daemonOf(m mount) (pidfd, pid int, err error) {
+	conn, err := dial(m)
+	if err != nil {
+		return -1, 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, 0, err
+	}
+	var cred *unix.Ucred
+	if e := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); e != nil {
+		return -1, 0, e
+	}
+	if err != nil {
+		return -1, 0, os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	}
+	pidfd, err = unix.PidfdOpen(int(cred.Pid), 0)
+	return pidfd, int(cred.Pid), os.NewSyscallError("pidfd_open", err)
+}
+
+// onMount finds the plyfs mount that a path lies on.
+func onMount(name string, nofollow bool) (place, error) {
+	p, err := locate(name, nofollow)
+	if err != nil {
+		return place{}, fail(exitUsage, "%s: cannot be looked up: %w", name, errors.Unwrap(err))
+	}
+	if p.FSType != fsType && p.missing {
+		return place{}, usagef("%s: does not exist; plyfs status lists the mounts", name)
+	}
+	if p.FSType != fsType {
+		return place{}, usagef("%s: not on a plyfs mount, it is on %s (%s); plyfs status lists the mounts", name, p.Mountpoint, p.FSType)
+	}
+	return p, nil
+}
+
+// atMount is onMount for a path that must be a mount point.
+func atMount(name string) (place, error) {
+	p, err := onMount(name, false)
+	if err == nil && !p.isRoot() {
+		return place{}, usagef("%s: not a mount point; it lies in the plyfs mount %s", name, p.Mountpoint)
+	}
+	return p, err
+}

@@ -1,0 +1,112 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/plyfs/plyfs/stack"
+)
+
+// fakeMount answers the control socket.
+type fakeMount struct{}
+
+func (fakeMount) Status() stack.Status { return stack.Status{PID: 7, Mountpoint: "/m"} }
+func (fakeMount) Explain(rel string) (stack.Explanation, error) {
+	if rel == "panic" {
+		panic("explain")
+	}
+	return stack.Explanation{Path: rel}, nil
+}
+func (fakeMount) DumpJournal(w io.Writer) error {
+	_, err := io.WriteString(w, "dump \xff\n")
+	return err
+}
+func (fakeMount) Sync() error { return errors.New("disk full") }
+
+// question asks a socket one thing and gives the raw answer.
+func question(t *testing.T, path, line string) string {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, line); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestControl(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	c, err := startControl(dir, "0:99", fakeMount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	for ask, want := range map[string]string{
+		`{"verb":"status"}`:                    `"pid":7`,
+		`{"verb":"explain","path":"YS9i"}`:     `"path":"a/b"`,
+		`{"verb":"journal-dump"}`:              `{"data":"ZHVtcCD/Cg=="}`,
+		`{"verb":"sync"}`:                      `{"error":"disk full"}`,
+		`{"verb":"nonsense"}`:                  `unknown verb`,
+		`rubbish`:                              `bad request`,
+		`{"verb":"explain","path":"cGFuaWM="}`: ``, // "panic": the connection ends, nothing else
+		`{"verb":"pid"}`:                       `{"data":`,
+	} {
+		if got := question(t, c.path, ask+"\n"); !strings.Contains(got, want) {
+			t.Errorf("%.40s: %q, want %q", ask, got, want)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(c.path); !os.IsNotExist(err) {
+		t.Errorf("the socket stays: %v", err)
+	}
+}
+
+// TestControlStale: sockets of dead daemons go, those of live ones stay.
+func TestControlStale(t *testing.T) {
+	dir := t.TempDir()
+	stale := socketPath(dir, "0:1")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	live, err := startControl(dir, "0:2", fakeMount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	again, err := startControl(dir, "0:1", fakeMount{})
+	if err != nil {
+		t.Fatalf("the number of a dead mount cannot be used again: %v", err)
+	}
+	defer again.Close()
+	for _, c := range []*control{live, again} {
+		var a answer
+		if err := json.Unmarshal([]byte(question(t, c.path, `{"verb":"pid"}`+"\n")), &a); err != nil || a.Error != "" {
+			t.Errorf("%s: %+v %v", c.path, a, err)
+		}
+	}
+}

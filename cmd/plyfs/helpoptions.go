@@ -1,0 +1,54 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package main
+
+import "github.com/spf13/cobra"
+
+// optionsTopic is the help topic about mount options.
+var optionsTopic = &cobra.Command{
+	Use:   "options",
+	Short: "the options of plyfs mount -o",
+	Long: `Options of "plyfs mount -o", separated by commas.
+
+Layers
+  lowerdir=A:B:C        lower directories, topmost first; they never change
+  lowerdir+=DIR         one more lower directory, below those before it
+  upperdir=DIR          takes what is written; without it the mount is read-only
+  workdir=DIR           the journal, on the same file system as upperdir
+  In directories, \: \, \\ and \ooo stand for a colon, a comma, a backslash and
+  the byte with an octal number.
+
+Reading and writing
+  io=passthrough        (default) the kernel reads and writes the layers' files
+                        itself. A file opened for reading in a lower layer goes
+                        on showing the lower content after it was copied up.
+  io=coherent           lower files of a writable mount go through the page
+                        cache: everybody who has a file open sees later writes.
+  passthrough=auto      (default) where the kernel takes it; see plyfs status
+  passthrough=require   refuse to mount if a layer cannot be passed through
+  passthrough=off       the daemon reads and writes everything
+  max_stack_depth=1|2   how deep layers may be stacked themselves, at the price
+                        of how much may be stacked on the mount (chosen)
+  volatile              nothing is synced: fast, and lost in a power cut
+  fsync=0               the same
+
+Limits
+  threads=N             threads that serve requests
+  fd_cache=N            directories kept open
+  timeout=SECONDS       how long the kernel may keep names and attributes
+
+Others
+  noacl                 no POSIX ACLs
+  log_level=, log_file= as --log-level and --log-file
+  ro rw suid nosuid dev nodev exec noexec atime noatime relatime sync ...
+                        as for mount(8)
+  context="..."         SELinux contexts, for the kernel
+  auto noauto nofail user users _netdev x-*
+                        for mount(8) and fstab
+
+Options of overlayfs, fuse-overlayfs and libfuse that say what is so anyway
+(index, xino, fast_ino, threaded, allow_other ...) are accepted and logged.
+Options with a meaning that plyfs does not have (uidmapping, gidmapping,
+squash_to_uid ...) are refused, and so are unknown ones.`,
+}

@@ -1,0 +1,26 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Package integration tests the plyfs binary from outside: real layers, real
+// mounts, the system calls of a user, and nothing of plyfs' own packages.
+//
+// Every test describes its layers as fixtures (see fixture_test.go), mounts
+// them with [newMount], works in the mount with plain system calls, and is
+// then held to the promises that hold for every mount: no layer below has
+// changed, the daemon has counted no panic, and it has leaked no descriptor.
+//
+// The system under test is chosen by the environment variable PLYFS_SUT:
+// "plyfs" (default) or "overlay", kernel overlayfs. The second proves the
+// tests themselves: what is a promise of a union mount must hold there too.
+//
+// The other variables:
+//
+//	PLYFS_BIN           a ready-made binary to test instead of building one
+//	PLYFS_SEED          seed of the oracle's and the kill test's random choices
+//	PLYFS_ORACLE_RUNS   number of the oracle's sequences (default: by time)
+//	PLYFS_ORACLE_REPLAY a file with the JSON of a failing sequence
+//	PLYFS_ORACLE_WITHOUT kinds of operations to leave out, with blanks between
+//	PLYFS_KILLS         number of kill -9 in the kill test
+//	PLYFS_LOAD_TIME     how long the load test runs, as a Go duration
+//	PLYFS_TMP           where the layers are made (default: the temporary directory)
+package integration
