@@ -35,6 +35,7 @@ const (
 type DirMarks struct {
 	Opaque     bool   // hides all that lies below it in lower layers
 	XWhiteouts bool   // may hold whiteouts that are regular files (opaque "x")
+	Impure     bool   // overlayfs copied something up into it
 	Redirect   string // lower directory it merges with: a name beside it, or from the root if it begins with a slash
 }
 
@@ -60,6 +61,22 @@ func (s Dialect) prefixes() (p []string) {
 // read from trusted.overlay only: any owner of a file can set the other, and
 // kernel overlayfs does not follow it either (params.c, userxattr).
 func (d *Dir) Marks(dialects Dialect) (m DirMarks, err error) {
+	// Most directories have no xattrs at all: one call instead of four.
+	var small [1024]byte
+	n, err := d.Listxattr("", small[:])
+	if n > 0 || err != nil {
+		if m, err = d.xattrMarks(dialects); err != nil {
+			return m, err
+		}
+	}
+	if dialects&OCI != 0 && !m.Opaque {
+		m.Opaque, err = d.exists(OpaqueMarker)
+	}
+	return m, err
+}
+
+// xattrMarks is the part of Marks that xattrs tell.
+func (d *Dir) xattrMarks(dialects Dialect) (m DirMarks, err error) {
 	for _, p := range dialects.prefixes() {
 		val, err := d.mark("", p+"opaque")
 		if err != nil {
@@ -68,14 +85,15 @@ func (d *Dir) Marks(dialects Dialect) (m DirMarks, err error) {
 		m.Opaque = m.Opaque || val == "y"
 		m.XWhiteouts = m.XWhiteouts || val == "x"
 	}
-	if dialects&Overlay != 0 {
-		if m.Redirect, err = d.mark("", "trusted.overlay.redirect"); err != nil {
-			return m, err
-		}
+	if dialects&Overlay == 0 {
+		return m, nil
 	}
-	if dialects&OCI != 0 && !m.Opaque {
-		m.Opaque, err = d.exists(OpaqueMarker)
+	val, err := d.mark("", "trusted.overlay.impure")
+	if err != nil {
+		return m, err
 	}
+	m.Impure = val == "y"
+	m.Redirect, err = d.mark("", "trusted.overlay.redirect")
 	return m, err
 }
 

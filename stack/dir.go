@@ -382,11 +382,16 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 			return nil, err
 		}
 	}
-	f.origin = journal.Origin{Layer: uint32(h.d.Layer().Index), Ino: h.st.Ino}
+	f.origin = originOf(h)
 	if h.st.Nlink > 1 && fs.j != nil {
 		fs.resolveHard(f)
 	}
 	return f, nil
+}
+
+// originOf names the inode of a lower non-directory.
+func originOf(h *lowerHit) journal.Origin {
+	return journal.Origin{Layer: uint32(h.d.Layer().Index), Ino: h.st.Ino}
 }
 
 // foreignHides honours a `.wh.NAME` in an upper that another tool wrote.

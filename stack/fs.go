@@ -43,7 +43,9 @@ type FS struct {
 	j           *journal.Journal
 	canWhiteout bool
 	rootMark    dirMark
-	made        []madeDir // by Open, to be removed if it fails
+	made        []madeDir // by Open, to be removed if there is no mount of it
+	mounted     bool
+	live        bool // WORK/plyfs/live is ours
 
 	maxStackDepth int
 	noPassthrough []string // by layer: why its files are not passed through

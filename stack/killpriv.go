@@ -39,11 +39,7 @@ func (fs *FS) killPriv(n *node, r ref, caller *fuse.InHeader) error {
 			return err
 		}
 	}
-	err := r.removexattr(xattrCapability)
-	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
-		err = nil
-	}
-	return err
+	return dropCapability(r)
 }
 
 // loseSetID serves a SETATTR that sets nothing. The kernel sends it when
@@ -74,13 +70,32 @@ func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Sta
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	r, err := fs.refLocked(n)
-	if err == nil {
+	switch {
+	case err != nil:
+	case writing && hasCap(caller, unix.CAP_FSETID) && hasCapability(r):
+		// The bits stay for whom the kernel lets keep them; capabilities
+		// never survive a write.
+		err = dropCapability(r)
+	default:
 		err = fs.killPriv(n, r, caller)
 	}
 	if err == nil {
 		err = fs.fillAttrLocked(n, &out.Attr)
 	}
 	return fs.status(err)
+}
+
+func hasCapability(r ref) bool {
+	_, err := r.getxattr(xattrCapability, nil)
+	return err == nil
+}
+
+func dropCapability(r ref) error {
+	err := r.removexattr(xattrCapability)
+	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+		return nil
+	}
+	return err
 }
 
 // hasCap tells whether the caller has a capability; if that cannot be read

@@ -19,11 +19,19 @@ type lowerStack struct {
 	name   string
 	dirs   []*layers.Dir // topmost first, at least one
 
+	// marks are what the directories say of themselves; read when they were
+	// found, but for those where nothing below made it matter: see load.
+	marks []layers.DirMarks
+
 	once sync.Once
 	idx  map[string]lowerEnt // by name; only with several dirs
-	xw   bool                // the only dir may hold overlay.whiteout files
-	imp  []bool              // by dir: overlayfs marked it as holding copies
 	err  error
+}
+
+// add puts one more directory below the others.
+func (s *lowerStack) add(d *layers.Dir, m layers.DirMarks) {
+	s.dirs = append(s.dirs, d)
+	s.marks = append(s.marks, m)
 }
 
 // lowerEnt is what the directories of a lowerStack hold under one name, once
@@ -68,16 +76,10 @@ func (s *lowerStack) forget() {
 // that a lookup costs the same through 20 layers as through one.
 func (s *lowerStack) load(fs *FS) error {
 	s.once.Do(func() {
-		if len(s.dirs) == 1 {
-			marks, err := s.dirs[0].Marks(lowerDialects)
-			s.xw, s.imp, s.err = marks.XWhiteouts, make([]bool, 1), err
-			if s.err == nil && s.dirs[0].Layer().Index < fs.bottom {
-				s.imp[0], s.err = overlayImpure(s.dirs[0])
-			}
+		if s.err = s.readMarks(); s.err != nil || len(s.dirs) == 1 {
 			return
 		}
 		s.idx = make(map[string]lowerEnt)
-		s.imp = make([]bool, len(s.dirs))
 		for i := range s.dirs {
 			if s.err = s.indexDir(fs, i); s.err != nil {
 				return
@@ -95,17 +97,8 @@ func (s *lowerStack) load(fs *FS) error {
 // indexDir adds the listing of one directory to the index.
 func (s *lowerStack) indexDir(fs *FS, i int) error {
 	d := s.dirs[i]
-	marks, err := d.Marks(lowerDialects)
-	if err != nil {
-		return err
-	}
-	if d.Layer().Index < fs.bottom {
-		if s.imp[i], err = overlayImpure(d); err != nil {
-			return err
-		}
-	}
 	var hidden []string
-	err = d.List(func(name []byte, ino uint64, typ uint8) error {
+	err := d.List(func(name []byte, ino uint64, typ uint8) error {
 		if t, ok := ociHidden(string(name)); ok {
 			if t != "" {
 				hidden = append(hidden, t)
@@ -116,7 +109,7 @@ func (s *lowerStack) indexDir(fs *FS, i int) error {
 		if known && e.stop {
 			return nil
 		}
-		typ, err := entryType(fs, d, string(name), typ, ino, marks.XWhiteouts)
+		typ, err := entryType(fs, d, string(name), typ, ino, s.marks[i].XWhiteouts)
 		if err != nil || typ == dtUnseen {
 			return err
 		}
@@ -137,15 +130,14 @@ func (s *lowerStack) indexDir(fs *FS, i int) error {
 	return nil
 }
 
-// overlayImpure tells whether kernel overlayfs marked a directory as holding
-// entries that were copied up.
-func overlayImpure(d *layers.Dir) (bool, error) {
-	var b [2]byte
-	n, err := d.Getxattr("", "trusted.overlay.impure", b[:])
-	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
-		return false, nil
+// readMarks reads the marks of the last directory, which mergeDirs leaves out.
+func (s *lowerStack) readMarks() (err error) {
+	if len(s.marks) < len(s.dirs) {
+		var m layers.DirMarks
+		m, err = s.dirs[len(s.dirs)-1].Marks(lowerDialects)
+		s.marks = append(s.marks, m)
 	}
-	return n == 1 && b[0] == 'y', err
+	return err
 }
 
 // mergeEntry adds what directory i holds under a name to what those above it
@@ -219,7 +211,7 @@ func (s *lowerStack) lookup(fs *FS, name string) (*lowerHit, error) {
 	if !ok {
 		return nil, nil
 	}
-	h := &lowerHit{name: name, d: s.dirs[e.first], imp: s.imp[e.first]}
+	h := &lowerHit{name: name, d: s.dirs[e.first], imp: s.marks[e.first].Impure}
 	if err := h.d.Stat(name, &h.st); err != nil {
 		return nil, err
 	}
@@ -235,7 +227,7 @@ func (s *lowerStack) lookup(fs *FS, name string) (*lowerHit, error) {
 
 // lookupOne is lookup in a single directory.
 func (s *lowerStack) lookupOne(fs *FS, name string) (*lowerHit, error) {
-	h := &lowerHit{name: name, d: s.dirs[0], imp: s.imp[0]}
+	h := &lowerHit{name: name, d: s.dirs[0], imp: s.marks[0].Impure}
 	err := h.d.Stat(name, &h.st)
 	if err == syscall.ENOENT {
 		return nil, nil
@@ -243,7 +235,7 @@ func (s *lowerStack) lookupOne(fs *FS, name string) (*lowerHit, error) {
 	if err != nil {
 		return nil, err
 	}
-	typ, err := entryType(fs, h.d, name, uint8(h.st.Mode>>12&15), h.st.Ino, s.xw)
+	typ, err := entryType(fs, h.d, name, uint8(h.st.Mode>>12&15), h.st.Ino, s.marks[0].XWhiteouts)
 	if err != nil {
 		return nil, err
 	}
@@ -263,14 +255,15 @@ func (s *lowerStack) mergeDirs(fs *FS, h *lowerHit, name string, cand []*layers.
 	h.dirs = &lowerStack{parent: s, name: name}
 	for _, d := range cand {
 		sub := d.Child(name)
-		h.dirs.dirs = append(h.dirs.dirs, sub)
-		if d.Layer().Index == fs.bottom {
+		if d.Layer().Index == fs.bottom { // nothing below: its marks can wait
+			h.dirs.dirs = append(h.dirs.dirs, sub)
 			return nil
 		}
 		marks, err := sub.Marks(lowerDialects)
 		if err != nil {
 			return err
 		}
+		h.dirs.add(sub, marks)
 		if marks.Opaque {
 			return nil
 		}
@@ -316,7 +309,7 @@ func (s *lowerStack) list(fs *FS, fn func(name string, ino uint64, typ uint8)) e
 		if _, hidden := ociHidden(string(name)); hidden {
 			return nil
 		}
-		typ, err := entryType(fs, d, string(name), typ, ino, s.xw)
+		typ, err := entryType(fs, d, string(name), typ, ino, s.marks[0].XWhiteouts)
 		if err != nil || typ == dtWhiteout || typ == dtUnseen {
 			return err
 		}

@@ -31,6 +31,7 @@ func (fs *FS) Mount() error {
 		fs.dev.close()
 		return err
 	}
+	fs.mounted = true
 	fs.server = newServer(fs)
 	roomForThreads(int(fs.server.max))
 	fs.server.spawn()

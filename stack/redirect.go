@@ -146,6 +146,7 @@ func (s *lowerStack) follow(h *lowerHit, t trail, index int) error {
 // mergeAt adds a directory that a trail led to.
 func (h *lowerHit) mergeAt(f footing) (layers.DirMarks, error) {
 	sub := f.d.Child(f.name)
-	h.dirs.dirs = append(h.dirs.dirs, sub)
-	return sub.Marks(lowerDialects)
+	m, err := sub.Marks(lowerDialects)
+	h.dirs.add(sub, m)
+	return m, err
 }

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,7 +33,6 @@ func Open(cfg Config) (*FS, error) {
 		return nil, err
 	}
 	if err := fs.open(); err != nil {
-		fs.unmake()
 		_ = fs.Close()
 		return nil, err
 	}
@@ -117,7 +117,19 @@ func (fs *FS) open() error {
 			return err
 		}
 	}
-	return fs.openRoot()
+	if err := fs.openRoot(); err != nil || fs.upper == nil {
+		return err
+	}
+	crashed, err := fs.markLive()
+	if err == nil && crashed {
+		err = fs.recount()
+	}
+	if err != nil {
+		return &Error{Kind: KindIO, Path: fs.work.Path(), Msg: "the state of the last mount cannot be taken up", Err: err,
+			Mend: "mend what the error names, and mount again"}
+	}
+	fs.live = true
+	return nil
 }
 
 // checkDirs finds what is wrong with the directories before any is opened.
@@ -327,14 +339,28 @@ type madeDir struct {
 	name string
 }
 
-// unmake removes what a refused mount made in the work directory.
+// unmake removes what a mount that did not come about made in the work
+// directory: all of it, or, if an earlier mount had made the directory,
+// nothing. Precondition: the journal is closed.
 func (fs *FS) unmake() {
+	if len(fs.made) == 0 || fs.made[0].name != "plyfs" {
+		return
+	}
 	if fs.tmp != nil {
 		_ = fs.tmp.Unlink(sharedWhiteout)
+	}
+	for _, name := range append(journal.Files(), liveMark) {
+		_ = fs.work.Unlink(name)
+	}
+	if up, err := readPair(fs.upper.Root()); err == nil && up != nil {
+		if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
+			_ = fs.upper.Root().Removexattr("", xattrPair)
+		}
 	}
 	for i := len(fs.made) - 1; i >= 0; i-- {
 		_ = fs.made[i].d.Rmdir(fs.made[i].name)
 	}
+	fs.made = nil
 }
 
 // probeUpper checks what upper's file system must be able to do.
@@ -429,11 +455,11 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 func (fs *FS) openRoot() error {
 	fs.lowRoot = &lowerStack{}
 	for _, l := range fs.layers[1:] {
-		fs.lowRoot.dirs = append(fs.lowRoot.dirs, l.Root())
 		marks, err := l.Root().Marks(lowerDialects)
 		if err != nil {
 			return &Error{Kind: KindIO, Path: l.Path, Msg: "cannot be read", Err: err}
 		}
+		fs.lowRoot.add(l.Root(), marks)
 		if marks.Opaque {
 			break
 		}
@@ -468,10 +494,18 @@ func (fs *FS) syncUpper() error {
 func (fs *FS) Close() error {
 	var errs []error
 	if fs.j != nil {
-		errs = append(errs, fs.settle(), fs.j.Close())
+		err := fs.settle()
+		if err == nil && fs.live {
+			err = fs.work.Unlink(liveMark)
+		}
+		errs = append(errs, err, fs.j.Close())
+
 	}
 	if fs.dev != nil {
 		fs.dev.close()
+	}
+	if !fs.mounted {
+		fs.unmake()
 	}
 	fs.nodes.each(func(n *node) {
 		n.mu.Lock()

@@ -1,0 +1,98 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"syscall"
+
+	"github.com/plyfs/plyfs/layers"
+	"golang.org/x/sys/unix"
+)
+
+// liveMark is a file in WORK/plyfs while a mount lives. A mount that finds it
+// follows one that was killed or cut off.
+const liveMark = "live"
+
+// markLive leaves the mark and tells whether there was one.
+func (fs *FS) markLive() (crashed bool, err error) {
+	err = fs.work.Mknod(liveMark, unix.S_IFREG|0o600, 0)
+	if err == syscall.EEXIST {
+		return true, nil
+	}
+	return false, err
+}
+
+// recount finds, after a crash, the names of hard-linked lower inodes that
+// upper hides and that had not been counted when the mount was cut off: an
+// upper link to a copy in the index, or a whiteout. It walks upper once, and
+// only if there are copies in the index.
+func (fs *FS) recount() error {
+	if len(fs.hard.index) == 0 {
+		return nil
+	}
+	fs.log.Info("the last mount was cut off: counting the links of copied-up hard links again")
+	return fs.recountDir(fs.root)
+}
+
+func (fs *FS) recountDir(n *node) error {
+	up := n.dir.upper()
+	if up == nil {
+		return nil
+	}
+	var dirs, others []string
+	err := up.List(func(name []byte, _ uint64, typ uint8) error {
+		if typ == unix.DT_DIR {
+			dirs = append(dirs, string(name))
+		} else {
+			others = append(others, string(name))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if n.dir.low != nil {
+		for _, name := range others {
+			if err := fs.recountName(n, name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range dirs {
+		c, err := fs.child(n, name)
+		if err == syscall.ENOENT {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = fs.recountDir(c)
+		fs.Forget(c.id, 1)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recountName counts what one upper entry hides.
+func (fs *FS) recountName(n *node, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := fs.loadCovers(n); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := n.dir.upper().Stat(name, &st); err != nil {
+		return err
+	}
+	if !layers.IsWhiteoutStat(&st) && st.Nlink < 2 {
+		return nil
+	}
+	h, err := n.dir.low.lookup(fs, name)
+	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 {
+		return err
+	}
+	return fs.countHidden(n, name, originOf(h))
+}
