@@ -167,7 +167,7 @@ func (g *gen) owner() int { return pick(g, []int{0, 0, 1000, 1000, 1001}) }
 func (g *gen) group() int { return pick(g, []int{0, 1000, 1001, 2000}) }
 
 func (g *gen) target() string {
-	return pick(g, []string{"a", "b", "nowhere", "a/b", "../c", "../a/b", "./d", "c/../a"})
+	return pick(g, []string{"a", "b", "nowhere", "a/b", "./c", "../a/b", "./d", "c/../a"})
 }
 
 // weights say how often each kind of operation comes.

@@ -26,9 +26,6 @@ type dirState struct {
 	// covers are the names whose lower entries are hidden; nil until loaded.
 	covers       map[string]struct{}
 	coversLoaded bool
-	// owed are the names about which a record is still to be written: their
-	// lower entries are hidden by upper, see settle.go.
-	owed map[string]struct{}
 
 	children map[string]*node // those that the kernel holds
 	list     *listing         // nil until the first readdir

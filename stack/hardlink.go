@@ -123,7 +123,7 @@ func (fs *FS) resolveHard(f *found) {
 	}
 }
 
-// account is the account of a lower inode as it stands in memory.
+// account is the account of a lower inode as it stands.
 func (fs *FS) account(o journal.Origin) journal.Links {
 	fs.hard.mu.Lock()
 	defer fs.hard.mu.Unlock()
@@ -131,31 +131,38 @@ func (fs *FS) account(o journal.Origin) journal.Links {
 }
 
 // countHidden counts one lower name of a hard-linked inode as gone, because an
-// upper entry or whiteout hides it from now on, unless that was counted. The
-// record follows once upper is durable. After a crash before that the name is
-// counted when it is next met.
+// upper entry or whiteout hides it from now on, unless that was counted. A
+// cover goes with the count, in one transaction, and says that it was. Neither
+// may become durable before what upper did, so upper is synced first: the one
+// place where a name waits for a sync, and few lower files have several links.
+// What a crash leaves uncounted is counted by recount.
 // Precondition: p.mu is held for writing.
 func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 	if o == (journal.Origin{}) || p.dir.low == nil || p.dir.covered(name) {
 		return nil
 	}
-	if _, owed := p.dir.owed[name]; owed {
-		return nil
-	}
 	h, err := p.dir.low.lookup(fs, name)
-	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 ||
-		h.st.Ino != o.Ino || h.d.Layer().Index != int(o.Layer) {
+	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 || originOf(h) != o {
 		return err
+	}
+	if !fs.cfg.Volatile {
+		if err := fs.syncUpper(); err != nil {
+			return err
+		}
 	}
 	fs.hard.mu.Lock()
 	l, ok := fs.hard.links[o]
+	fs.hard.mu.Unlock()
 	if !ok {
 		l.Nlink = uint32(h.st.Nlink)
 	}
 	l.Gone++
+	if err := fs.cover(p, name, journal.SetLinks(o, l)); err != nil {
+		return err
+	}
+	fs.hard.mu.Lock()
 	fs.hard.links[o] = l
 	fs.hard.mu.Unlock()
-	fs.owe(debt{p: p, name: name, origin: o})
 	return nil
 }
 

@@ -399,7 +399,7 @@ func (fs *FS) recordMove(m *move) error {
 		fs.dropRecords(m.dst)
 	}
 	if m.hide1 && m.whiteout {
-		fs.owe(debt{p: m.p1, name: m.n1, whiteout: true})
+		fs.owe(debt{p: m.p1, name: m.n1})
 	}
 	return nil
 }

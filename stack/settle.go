@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A record that says more than a change of upper (the whiteout under a name,
-// the link that made a lower name an upper one, the removal of a directory)
-// may become durable only after that change: else a power cut leaves the
+// A record that follows from a change of upper (a whiteout under a name, the
+// removal of a directory) may become durable only after that change: else a power cut leaves the
 // record without the entry that it stands beside, and a file is gone under
 // both its old and its new name. So such records are not written with the
 // change. They are queued, and a settler writes them: sync upper, apply the
@@ -23,11 +22,9 @@ import (
 
 // A debt is one such record that is not written yet.
 type debt struct {
-	p        *node // and name: the lower entries of this name are hidden by upper
-	name     string
-	whiteout bool           // by a whiteout, to be taken away
-	origin   journal.Origin // by a further link of this one's copy; to be counted
-	dropDir  journal.DirID  // instead of all that: a directory is gone
+	p       *node // and name: a whiteout stands here, to be taken away
+	name    string
+	dropDir journal.DirID // instead: a directory is gone
 }
 
 // settleInterval is how often records are made durable and whiteouts settled
@@ -38,10 +35,6 @@ const settleInterval = 5 * time.Second
 func (fs *FS) owe(d debt) {
 	if d.p != nil {
 		fs.nodes.ref(d.p)
-		if d.p.dir.owed == nil {
-			d.p.dir.owed = make(map[string]struct{})
-		}
-		d.p.dir.owed[d.name] = struct{}{}
 	}
 	fs.settleMu.Lock()
 	fs.debts = append(fs.debts, d)
@@ -115,9 +108,6 @@ func (fs *FS) pay(d debt) error {
 	if d.p.unlinked {
 		return nil
 	}
-	if d.origin != (journal.Origin{}) {
-		return fs.cover(d.p, d.name, journal.SetLinks(d.origin, fs.account(d.origin)))
-	}
 	has, err := fs.whiteoutAt(d.p, d.name)
 	if err != nil || !has {
 		return err
@@ -134,9 +124,8 @@ func (fs *FS) paid(d debt) {
 	defer fs.unrefLater(d.p)
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
-	delete(d.p.dir.owed, d.name)
 	up := d.p.dir.upper()
-	if !d.whiteout || d.p.unlinked || !d.p.dir.covered(d.name) {
+	if d.p.unlinked || !d.p.dir.covered(d.name) {
 		return
 	}
 	var dir, st unix.Stat_t

@@ -169,7 +169,7 @@ func (fs *FS) whiteOut(p *node, name string, n *node) error {
 	if err := fs.countHidden(p, name, n.origin); err != nil {
 		return err
 	}
-	fs.owe(debt{p: p, name: name, whiteout: true})
+	fs.owe(debt{p: p, name: name})
 	return nil
 }
 
