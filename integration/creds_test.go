@@ -182,3 +182,30 @@ func TestCredsAccess(t *testing.T) {
 		}
 	})
 }
+
+// TestChownNothing: chown(path, -1, -1) clears set-ID bits for the owner and
+// root, and is EPERM for others where there are any; but a process that has the
+// file open for writing makes it look like a write (listed as a difference).
+func TestChownNothing(t *testing.T) {
+	u := newMount(t, mountOpts{lowers: [][]string{{"s=1 {6755 1000:1000}", "r=1 {6755 1000:1000}", "o=1 {6755 1000:1000}"}}})
+	mode := func(name string) uint32 {
+		t.Helper()
+		var st unix.Stat_t
+		must(t, unix.Stat(u.path(name), &st))
+		return st.Mode & 0o7777
+	}
+	var err error
+	as(t, bob, func() { err = unix.Chown(u.path("s"), -1, -1) })
+	wantErrno(t, "chown by a stranger", err, unix.EPERM)
+	if m := mode("s"); m != 0o6755 {
+		t.Errorf("a stranger's chown made the mode %o", m)
+	}
+	as(t, alice, func() { err = unix.Chown(u.path("o"), -1, -1) })
+	must(t, err)
+	must(t, unix.Chown(u.path("r"), -1, -1))
+	for _, name := range []string{"o", "r"} {
+		if m := mode(name); m != 0o755 {
+			t.Errorf("%s: mode %o after chown(-1, -1), want 755", name, m)
+		}
+	}
+}

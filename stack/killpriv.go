@@ -72,10 +72,9 @@ func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Sta
 	r, err := fs.refLocked(n)
 	switch {
 	case err != nil:
-	case writing && hasCap(caller, unix.CAP_FSETID) && hasCapability(r):
-		// The bits stay for whom the kernel lets keep them; capabilities
-		// never survive a write.
-		err = dropCapability(r)
+	case writing && hasCap(caller, unix.CAP_FSETID):
+		// A privileged write takes the capabilities (the kernel has sent a
+		// REMOVEXATTR for them) and leaves the bits.
 	default:
 		err = fs.killPriv(n, r, caller)
 	}
@@ -83,11 +82,6 @@ func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Sta
 		err = fs.fillAttrLocked(n, &out.Attr)
 	}
 	return fs.status(err)
-}
-
-func hasCapability(r ref) bool {
-	_, err := r.getxattr(xattrCapability, nil)
-	return err == nil
 }
 
 func dropCapability(r ref) error {

@@ -22,9 +22,8 @@ const (
 // lower side must never change.
 type lowerFileTest struct {
 	*mounted
-	low  string
-	was  unix.Stat_t
-	name string
+	low string
+	was unix.Stat_t
 }
 
 func overLowerFile(t *testing.T, io string, lines ...string) *lowerFileTest {

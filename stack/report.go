@@ -103,10 +103,14 @@ func (fs *FS) journalStatus() *JournalStatus {
 	return js
 }
 
-// DumpJournal writes the live journal as text.
+// DumpJournal writes the live journal as text, with the records that were
+// still owed (settle.go).
 func (fs *FS) DumpJournal(w io.Writer) error {
 	if fs.j == nil {
 		_, err := fmt.Fprintln(w, "# read-only mount: no journal")
+		return err
+	}
+	if err := fs.settle(); err != nil {
 		return err
 	}
 	return fs.j.Dump(w)

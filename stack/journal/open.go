@@ -29,8 +29,7 @@ func Open(dir string, meta Meta, o Options) (*Journal, error) {
 	j := &Journal{dir: dir, opts: o, log: o.Logger, active: logs[0], spare: logs[1],
 		cur: newDelta(), kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	if err := j.start(meta, fresh); err != nil {
-		j.release()
-		return nil, err
+		return nil, errors.Join(err, j.release())
 	}
 	go j.foldLoop()
 	return j, nil
