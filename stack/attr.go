@@ -16,8 +16,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	cur := n.current()
-	cur.mu.RLock()
+	cur := n.lockCurrent()
 	defer cur.mu.RUnlock()
 	if err := fs.fillAttrLocked(cur, &out.Attr); err != nil {
 		return fs.status(err)
@@ -87,8 +86,7 @@ func (fs *FS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	n = n.current()
-	n.mu.RLock()
+	n = n.lockCurrent()
 	defer n.mu.RUnlock()
 	r, err := fs.refLocked(n)
 	if err != nil {
@@ -135,7 +133,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	if err != nil {
 		return fs.status(err)
 	}
-	n.mu.RLock()
+	n = n.lockCurrent()
 	defer n.mu.RUnlock()
 	r, err := fs.refLocked(n)
 	if err != nil {

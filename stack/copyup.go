@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"errors"
 	"strconv"
 	"syscall"
 
@@ -250,6 +251,7 @@ func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 		return err
 	}
 	defer unix.Close(src)
+	fs.takesLong()
 	copied, how, err := layers.CopyData(dst, src, st.Size, layers.CopyOptions{})
 	if err != nil {
 		return err
@@ -280,21 +282,28 @@ func (fs *FS) publishFile(n *node, tmp string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
-	case n.hard && (ok || fs.unionLinks(n, 0) > 0): // other lower names may lead here
-		err = fs.publishIndexed(n, tmp)
-		if err == nil && ok {
+	case n.hard && (ok || fs.mayHaveNames(n)):
+		if err := fs.publishIndexed(n, tmp); err != nil {
+			return err
+		}
+		if ok {
 			err = fs.linkUp(n, at)
 		}
 	case !ok:
 		return fs.publishOrphan(n, tmp)
 	default:
-		err = fs.publish(tmp, at)
-	}
-	if err != nil {
-		return err
+		if err := fs.publish(tmp, at); err != nil {
+			return err
+		}
 	}
 	n.up = true
-	return fs.followCopyUpLocked(n)
+	return errors.Join(err, fs.followCopyUpLocked(n))
+}
+
+// mayHaveNames tells whether other lower names may lead to a hard-linked inode.
+func (fs *FS) mayHaveNames(n *node) bool {
+	_, err := fs.lowerLinks(n)
+	return err != nil || fs.unionLinks(n, 0) > 0
 }
 
 // lockName locks the directory of one of the node's names, which is in upper

@@ -88,6 +88,7 @@ func (fs *FS) dirID(n *node) (journal.DirID, error) {
 	if d.mark.id != 0 {
 		return d.mark.id, nil
 	}
+	fs.takesLong() // one id in thousands costs a sync
 	id, err := fs.j.NewDirID()
 	if err != nil {
 		return 0, err
@@ -282,7 +283,9 @@ func (fs *FS) resolveUpper(p *node, name string) (*found, error) {
 		err = fs.readOrigin(up, name, f)
 	}
 	if err == nil && f.hard {
-		err = fs.countHidden(p, name, f.origin)
+		if err := fs.countHidden(p, name, f.origin); err != nil {
+			fs.noteError("counting a hidden name", err)
+		}
 	}
 	return f, err
 }
@@ -381,7 +384,9 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 	}
 	f.origin = originOf(h)
 	if h.st.Nlink > 1 && fs.j != nil {
-		fs.resolveHard(f)
+		if err := fs.resolveHard(f); err != nil {
+			return nil, err
+		}
 	}
 	return f, nil
 }

@@ -23,7 +23,8 @@
 // rename), a whiteout takes its place in the same system call, until the
 // record is durable (unlink.go, settle.go). So each operation on upper is one
 // atomic call, or a preparation in the work directory that is published by
-// one, and none waits for a sync.
+// one. What waits for a sync is the exception: see countHidden, coverDurably
+// and sweepWhiteouts.
 //
 // Redirects, covers and children are kept per directory in memory (dir.go);
 // lower layers do not change under a mount, so what is known of them
@@ -39,22 +40,21 @@
 //
 // # Lock order
 //
-//	copySlots (one copy-up of a node at a time)
+//	settling (one settle at a time), node.copying (one copy-up of a node at a time)
 //	  node.mu of a directory
-//	    node.mu of a directory below it, or of another one (rename)
-//	      node.mu of a child; two children in the order of their ids
+//	    node.mu of a directory below it, or of an unrelated one of larger id
+//	      node.mu of what is no directory; two in the order of their ids
 //	        hardTab.mu
-//	        nodeTable shards
-//	        counters.mu, settleMu, inoMap.mu
-//	        the layers' and the journal's own locks
+//	          nodeTable shards
+//	          counters.mu, settleMu, inoMap.mu
+//	          the layers' and the journal's own locks
 //
 // A directory is locked before what is below it, never after; whoever needs a
-// parent in upper brings it there first, with no lock held. Of two directories
-// for a rename an ancestor is locked first; among unrelated ones the order is
-// free, for the kernel runs one rename between directories at a time. The
-// kernel also holds the directory's own lock during a change of its entries,
-// but nothing here relies on it beyond that. No lock is held while data is
-// copied or read by a user, and none while the kernel is notified.
+// parent in upper brings it there first, with no lock held. That the chain of
+// parents stands still during a rename is the kernel's doing: it runs one
+// rename between directories at a time. While data is copied up only
+// node.copying is held; while the daemon reads or writes for a user, the
+// node's mu for reading. The kernel takes no lock of ours when it is notified.
 //
 // # Credentials
 //

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/plyfs/plyfs/stack/journal"
@@ -43,10 +44,18 @@ func (h *hardTab) indexed(o journal.Origin) bool {
 	return ok
 }
 
-func (h *hardTab) node(ino uint64) *node {
+// share finds the node that the inode of n has already, and takes a reference
+// to it, or else makes n the one.
+func (h *hardTab) share(t *nodeTable, n *node) *node {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.nodes[ino]
+	if first := h.nodes[n.ino]; first != nil {
+		if first = first.current(); t.ref(first) {
+			return first
+		}
+	}
+	h.nodes[n.ino] = n
+	return n
 }
 
 func (h *hardTab) setNode(n *node) {
@@ -112,15 +121,17 @@ func (fs *FS) loadHard() error {
 
 // resolveHard turns a lower inode with several links into its copy, if there
 // is one.
-func (fs *FS) resolveHard(f *found) {
+func (fs *FS) resolveHard(f *found) error {
 	f.hard = true
 	if !fs.hard.indexed(f.origin) {
-		return
+		return nil
 	}
-	var st unix.Stat_t
-	if fs.index.Stat(indexName(f.origin), &st) == nil {
-		f.st, f.up = st, true
+	err := fs.index.Stat(indexName(f.origin), &f.st)
+	if err != nil {
+		return fmt.Errorf("copy of a hard-linked file in the index: %w", err)
 	}
+	f.up = true
+	return nil
 }
 
 // account is the account of a lower inode as it stands.

@@ -51,7 +51,7 @@ func (fs *FS) killPriv(n *node, r ref, caller *fuse.InHeader) error {
 // write only if the file is open for writing.
 func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	caller := &in.InHeader
-	n.mu.RLock()
+	n = n.lockCurrent()
 	err := fs.fillAttrLocked(n, &out.Attr)
 	writing := n.io != nil && n.io.write > 0
 	n.mu.RUnlock()
@@ -67,7 +67,7 @@ func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Sta
 	if err := fs.copyUp(n, copyWhole); err != nil {
 		return fs.status(err)
 	}
-	n.mu.RLock()
+	n = n.lockCurrent()
 	defer n.mu.RUnlock()
 	r, err := fs.refLocked(n)
 	switch {

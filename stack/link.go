@@ -47,6 +47,9 @@ func (fs *FS) linkAt(n, p *node, name string) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.succ.Load() != nil {
+		return errRetry
+	}
 	if err := fs.markImpure(p, n); err != nil {
 		return err
 	}

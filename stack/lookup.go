@@ -96,22 +96,10 @@ func (fs *FS) childLocked(p *node, name string) (*node, error) {
 // its inode has already, and takes a reference.
 // Precondition: p.mu is held for writing.
 func (fs *FS) install(p *node, name string, f *found) *node {
-	several := f.typ != unix.S_IFDIR && (f.hard || f.up && f.st.Nlink > 1)
-	if several {
-		if n := fs.hard.node(f.ino); n != nil && fs.nodes.ref(n) {
-			n.mu.Lock()
-			fs.addName(n, p, name)
-			n.unlinked = false
-			n.mu.Unlock()
-			fs.adopt(p, name, n)
-			return n
-		}
-	}
 	n := &node{
 		ino: f.ino, typ: f.typ, orphan: -1, up: f.up,
 		low: f.file, origin: f.origin, hard: f.hard,
 	}
-	fs.addName(n, p, name)
 	if f.typ == unix.S_IFDIR {
 		n.dir = &dirState{low: f.low, mark: f.mark}
 		if f.upDir != nil {
@@ -119,11 +107,31 @@ func (fs *FS) install(p *node, name string, f *found) *node {
 		}
 	}
 	fs.nodes.add(n)
-	if several {
-		fs.hard.setNode(n)
+	if f.typ != unix.S_IFDIR && (f.hard || f.up && f.st.Nlink > 1) {
+		n = fs.shareNode(n)
 	}
+	fs.nameNode(n, p, name)
 	fs.adopt(p, name, n)
 	return n
+}
+
+// shareNode gives all names of an inode one node.
+func (fs *FS) shareNode(n *node) *node {
+	first := fs.hard.share(&fs.nodes, n)
+	if first != n {
+		fs.nodes.unref(n.id, 1) // nobody knows it, and it holds nothing
+	}
+	return first
+}
+
+// nameNode adds a name to a node that was found under it.
+func (fs *FS) nameNode(n, p *node, name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.succ.Load() == nil { // else the name leads to the successor: see child
+		fs.addName(n, p, name)
+		n.unlinked = false
+	}
 }
 
 // adopt notes a child that the kernel holds.

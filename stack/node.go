@@ -234,6 +234,18 @@ func (r ref) linkTo(nd *layers.Dir, nname string) error {
 	return r.d.Link(r.name, nd, nname)
 }
 
+// lockCurrent locks, for reading, the node that stands for this inode now.
+func (n *node) lockCurrent() *node {
+	for {
+		n = n.current()
+		n.mu.RLock()
+		if n.succ.Load() == nil {
+			return n
+		}
+		n.mu.RUnlock()
+	}
+}
+
 // hasName tells whether a name is among the node's. Precondition: n.mu held.
 func (n *node) hasName(parent *node, name string) bool {
 	for _, a := range n.names {

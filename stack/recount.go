@@ -6,7 +6,6 @@ package stack
 import (
 	"syscall"
 
-	"github.com/plyfs/plyfs/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,8 +16,12 @@ const liveMark = "live"
 // markLive leaves the mark and tells whether there was one.
 func (fs *FS) markLive() (crashed bool, err error) {
 	err = fs.work.Mknod(liveMark, unix.S_IFREG|0o600, 0)
-	if err == syscall.EEXIST {
+	switch err {
+	case syscall.EEXIST:
 		return true, nil
+	case syscall.ENOSPC, syscall.EDQUOT: // the mount is how space is made
+		fs.log.Warn("the mount is not marked as live", "err", err)
+		return false, nil
 	}
 	return false, err
 }
@@ -61,17 +64,16 @@ func (fs *FS) recountDir(n *node) error {
 	}
 	for _, name := range dirs {
 		c, err := fs.child(n, name)
-		if err == syscall.ENOENT {
+		if err != nil {
+			if err != syscall.ENOENT {
+				fs.noteError("counting hard links again", err)
+			}
 			continue
 		}
-		if err != nil {
-			return err
+		if err := fs.recountDir(c); err != nil {
+			fs.noteError("counting hard links again", err) // a name not counted only shows one link more
 		}
-		err = fs.recountDir(c)
 		fs.Forget(c.id, 1)
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -82,13 +84,6 @@ func (fs *FS) recountName(n *node, name string) error {
 	defer n.mu.Unlock()
 	if err := fs.loadCovers(n); err != nil {
 		return err
-	}
-	var st unix.Stat_t
-	if err := n.dir.upper().Stat(name, &st); err != nil {
-		return err
-	}
-	if !layers.IsWhiteoutStat(&st) && st.Nlink < 2 {
-		return nil
 	}
 	h, err := n.dir.low.lookup(fs, name)
 	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 {

@@ -64,7 +64,8 @@ func (fs *FS) rename(m *move) error {
 	if err := fs.doMove(m); err != nil {
 		return err
 	}
-	return fs.moved(m)
+	fs.moved(m)
+	return nil
 }
 
 // prepareMove finds the nodes and brings to upper what must be there, before
@@ -116,9 +117,9 @@ func (fs *FS) copyUpForMove(n, p *node, name string) error {
 	return fs.linkUp(n, nameRef{p, name})
 }
 
-// lockMove locks both directories, an ancestor first, then the nodes. The
-// kernel has one rename between directories at a time, so the order among
-// unrelated directories is free.
+// lockMove locks both directories, an ancestor first, unrelated ones in the
+// order of their ids; then the nodes, a directory before another inode (which
+// may have a name in it), two of a kind in the order of their ids.
 func (fs *FS) lockMove(m *move) func() {
 	var held []*node
 	lock := func(n *node) {
@@ -131,13 +132,13 @@ func (fs *FS) lockMove(m *move) func() {
 		held = append(held, n)
 	}
 	first, second := m.p1, m.p2
-	if isAncestor(second, first) {
+	if isAncestor(second, first) || second.id < first.id && !isAncestor(first, second) {
 		first, second = second, first
 	}
 	lock(first)
 	lock(second)
 	a, b := m.src, m.dst
-	if b != nil && b.id < a.id {
+	if b != nil && (b.isDir() && !a.isDir() || b.isDir() == a.isDir() && b.id < a.id) {
 		a, b = b, a
 	}
 	lock(a)
@@ -178,6 +179,9 @@ func (fs *FS) checkMove(m *move) error {
 		return syscall.EEXIST
 	case m.dst == nil && m.exchange:
 		return syscall.ENOENT
+	}
+	if m.src.succ.Load() != nil || m.dst != nil && m.dst.succ.Load() != nil {
+		return errRetry // a copy-up overtook it before the locks were taken
 	}
 	if m.dst != nil && !m.exchange {
 		if err := checkReplace(m.src, m.dst); err != nil {
@@ -328,18 +332,21 @@ func (fs *FS) doMove(m *move) error {
 		flags = unix.RENAME_WHITEOUT
 		m.whiteout = true
 	case m.hide1:
-		if err := fs.coverDurably(m.p1, m.n1); err != nil {
+		if err := fs.coverDurably(m.p1, m.n1, m.src.origin); err != nil {
 			return err
 		}
-	case m.dst == nil && !m.white2:
-		flags = unix.RENAME_NOREPLACE // what the mount does not show is not destroyed
+	}
+	if m.dst == nil && !m.white2 {
+		flags |= unix.RENAME_NOREPLACE // what the mount does not show is not destroyed
 	}
 	if err := m.call(up1, up2, flags); err != nil {
 		return err
 	}
 	if m.whiteout && !m.hide1 {
 		m.whiteout = false
-		return up1.Unlink(m.n1)
+		if err := up1.Unlink(m.n1); err != nil { // it hides nothing
+			fs.log.Warn("whiteout stays", "dir", up1.Path(), "name", m.n1, "err", err)
+		}
 	}
 	return nil
 }
@@ -369,13 +376,14 @@ func (fs *FS) keepTarget(m *move) error {
 	return fs.keepOpenLocked(m.dst)
 }
 
-// moved brings journal and memory up to date.
-func (fs *FS) moved(m *move) error {
+// moved brings journal and memory up to date. The move is done: what fails
+// here is no error of it.
+func (fs *FS) moved(m *move) {
 	if m.exchange {
 		fs.swapNames(m)
-		return nil
+		return
 	}
-	err := fs.recordMove(m)
+	fs.recordMove(m)
 	if m.dst != nil {
 		fs.lost(m.p2, m.n2, m.dst)
 	}
@@ -385,23 +393,21 @@ func (fs *FS) moved(m *move) error {
 		m.p1.dir.list.remove(m.n1)
 	}
 	fs.placeNode(m.src, m.p2, m.n2)
-	return err
 }
 
 // recordMove notes what the move made true of names: the old one is hidden by
 // the whiteout that it left, a replaced lower name has gone, a replaced
 // directory's records too.
-func (fs *FS) recordMove(m *move) error {
+func (fs *FS) recordMove(m *move) {
 	if m.dst != nil {
 		if err := fs.countHidden(m.p2, m.n2, m.dst.origin); err != nil {
-			return err
+			fs.noteError("counting a hidden name", err)
 		}
 		fs.dropRecords(m.dst)
 	}
 	if m.hide1 && m.whiteout {
-		fs.owe(debt{p: m.p1, name: m.n1})
+		fs.owe(debt{p: m.p1, name: m.n1, origin: m.src.origin})
 	}
-	return nil
 }
 
 // placeNode notes a node's new name.

@@ -25,6 +25,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if fd < 0 {
 		fd = n.io.rd
 	}
+	fs.takesLong()
 	got := 0
 	for got < len(buf) {
 		k, err := unix.Pread(fd, buf[got:], int64(in.Offset)+int64(got))
@@ -53,6 +54,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	if n.io == nil || n.io.wr < 0 {
 		return 0, fuse.EBADF
 	}
+	fs.takesLong()
 	done := 0
 	for done < len(data) {
 		k, err := unix.Pwrite(n.io.wr, data[done:], int64(in.Offset)+int64(done))
@@ -134,6 +136,7 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.Status(syscall.ESTALE)
 	}
 	n = n.current()
+	fs.takesLong()
 	err := fs.withData(n, unix.O_RDWR, func(fd int) error {
 		for {
 			err := unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length))
@@ -154,6 +157,7 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 		return 0, fuse.Status(syscall.ESTALE)
 	}
 	dst = dst.current()
+	fs.takesLong()
 	var total int
 	err := fs.withData(src, unix.O_RDONLY, func(from int) error {
 		return fs.withData(dst, unix.O_RDWR, func(to int) error {
@@ -186,6 +190,7 @@ func (fs *FS) fsync(id uint64, dataOnly bool) fuse.Status {
 		return fuse.OK
 	}
 	n = n.current()
+	fs.takesLong()
 	if err := fs.j.Sync(); err != nil {
 		return fs.status(err)
 	}

@@ -26,19 +26,9 @@ const bufBytes = maxWrite + 4096
 
 // FUSE opcodes that the loop treats itself.
 const (
-	opLink      = 13
-	opOpen      = 14
-	opRead      = 15
-	opWrite     = 16
-	opFsync     = 20
-	opSetXattr  = 21
-	opInit      = 26
-	opFsyncDir  = 30
-	opFallocate = 43
-	opRename2   = 45
-	opCopyRange = 47
-	opSyncFS    = 50
-	opCount     = 64
+	opInit   = 26
+	opSyncFS = 50
+	opCount  = 64
 )
 
 // server is the loop between the device and go-fuse's protocol layer: threads
@@ -49,7 +39,7 @@ const (
 // While requests come one by one, one thread reads them all: it stays warm,
 // and the kernel has nobody else to wake. Others are parked and join it
 //
-//   - for the time of a request that may take long (mayBlock), and
+//   - when a request turns out to take long (takesLong), and
 //   - when requests are found waiting again and again (backlog), up to a limit.
 //
 // No request waits for another one, so how many threads read is a matter of
@@ -157,7 +147,8 @@ func (s *server) park() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.parked++
-	for s.tickets == 0 && !s.over {
+	// A reader may have left since the thread was sent here.
+	for s.tickets == 0 && !s.over && s.reading.Load() >= s.target.Load() {
 		s.wake.Wait()
 	}
 	s.parked--
@@ -207,7 +198,7 @@ func (s *server) loop() {
 		start := time.Now()
 		n, err := unix.Read(s.fs.dev.fd, in)
 		waited := time.Since(start)
-		left := s.reading.Add(-1)
+		s.reading.Add(-1)
 		switch err {
 		case nil:
 		case syscall.EINTR, syscall.EAGAIN, syscall.ENOENT: // ENOENT: interrupted while it was read
@@ -229,9 +220,6 @@ func (s *server) loop() {
 				s.lessReaders()
 			}
 		}
-		if left == 0 && mayBlock(in[:n]) {
-			s.callReader()
-		}
 		s.handle(in[:n], out)
 	}
 }
@@ -248,19 +236,13 @@ func (s *server) lessReaders() {
 	}
 }
 
-// mayBlock tells whether a request may take long: copy data, sync, or wait for
-// a disk on behalf of a reader.
-func mayBlock(in []byte) bool {
-	if len(in) < 48 {
-		return false
+// takesLong is called before what may keep a thread long (copying data,
+// syncing, reading for a user): if nobody reads requests meanwhile, somebody
+// else is called to.
+func (fs *FS) takesLong() {
+	if s := fs.server; s != nil && s.reading.Load() == 0 {
+		s.callReader()
 	}
-	switch binary.NativeEndian.Uint32(in[4:]) {
-	case opRead, opWrite, opFsync, opFsyncDir, opFallocate, opCopyRange, opSyncFS, opRename2, opLink, opSetXattr:
-		return true
-	case opOpen:
-		return binary.NativeEndian.Uint32(in[40:])&unix.O_ACCMODE != unix.O_RDONLY
-	}
-	return false
 }
 
 // handle serves one request.

@@ -24,7 +24,8 @@ import (
 type debt struct {
 	p       *node // and name: a whiteout stands here, to be taken away
 	name    string
-	dropDir journal.DirID // instead: a directory is gone
+	origin  journal.Origin // of what was there, to be counted if it is hard-linked
+	dropDir journal.DirID  // instead: a directory is gone
 }
 
 // settleInterval is how often records are made durable and whiteouts settled
@@ -70,62 +71,84 @@ func (fs *FS) settle() error {
 	debts := fs.debts
 	fs.debts = nil
 	fs.settleMu.Unlock()
-	if err := fs.payAll(debts); err != nil {
-		fs.settleMu.Lock()
-		fs.debts = append(debts, fs.debts...)
-		fs.settleMu.Unlock()
-		return err
+	states, err := fs.payAll(debts)
+	for i, d := range debts {
+		switch {
+		case err != nil || states[i] == unpaid:
+			fs.settleMu.Lock()
+			fs.debts = append(fs.debts, d)
+			fs.settleMu.Unlock()
+		case d.p != nil:
+			fs.paid(d, states[i] == covers)
+		}
 	}
-	for _, d := range debts {
-		fs.paid(d)
-	}
-	return nil
+	return err
 }
 
-// payAll brings upper to disk, then the records about it. It may be done again
-// after a failure.
-func (fs *FS) payAll(debts []debt) error {
+// payment is what became of a debt.
+type payment uint8
+
+const (
+	unpaid payment = iota // it stays; the whiteout does the work meanwhile
+	moot                  // there is nothing to cover any more
+	covers                // the record is written
+)
+
+// payAll brings upper to disk, then the records about it. A record that cannot
+// be written (the directory is immutable, say) does not keep the others back.
+func (fs *FS) payAll(debts []debt) ([]payment, error) {
+	states := make([]payment, len(debts))
 	if !fs.cfg.Volatile && len(debts) > 0 {
 		if err := fs.syncUpper(); err != nil {
-			return err
+			return states, err
 		}
 	}
-	for _, d := range debts {
-		if err := fs.pay(d); err != nil {
-			return err
+	for i, d := range debts {
+		var err error
+		if states[i], err = fs.pay(d); err != nil {
+			fs.noteError("settling a whiteout", err)
+			fs.dirty.Store(true)
 		}
 	}
-	return fs.j.Sync()
+	return states, fs.j.Sync()
 }
 
 // pay applies one record.
-func (fs *FS) pay(d debt) error {
+func (fs *FS) pay(d debt) (payment, error) {
 	if d.p == nil {
-		return fs.j.Apply(journal.DropDir(d.dropDir))
+		if err := fs.j.Apply(journal.DropDir(d.dropDir)); err != nil {
+			return unpaid, err
+		}
+		return covers, nil
 	}
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
 	if d.p.unlinked {
-		return nil
+		return moot, nil
 	}
 	has, err := fs.whiteoutAt(d.p, d.name)
-	if err != nil || !has {
-		return err
+	if err == nil && has {
+		if err = fs.countHidden(d.p, d.name, d.origin); err == nil {
+			err = fs.cover(d.p, d.name)
+		}
 	}
-	return fs.cover(d.p, d.name)
+	switch {
+	case err != nil:
+		return unpaid, err
+	case !has:
+		return moot, nil
+	}
+	return covers, nil
 }
 
-// paid forgets a debt, and takes its whiteout away if it still is one, leaving
-// the directory's times as they are.
-func (fs *FS) paid(d debt) {
-	if d.p == nil {
-		return
-	}
+// paid forgets a debt, and takes its whiteout away if a durable record stands
+// in for it, leaving the directory's times as they are.
+func (fs *FS) paid(d debt, covered bool) {
 	defer fs.unrefLater(d.p)
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
 	up := d.p.dir.upper()
-	if d.p.unlinked || !d.p.dir.covered(d.name) {
+	if !covered || d.p.unlinked {
 		return
 	}
 	var dir, st unix.Stat_t

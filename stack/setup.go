@@ -481,6 +481,7 @@ func (fs *FS) openRoot() error {
 
 // syncUpper makes upper's file system durable.
 func (fs *FS) syncUpper() error {
+	fs.takesLong()
 	fd, err := fs.upper.Root().Open("", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -496,7 +497,9 @@ func (fs *FS) Close() error {
 	if fs.j != nil {
 		err := fs.settle()
 		if err == nil && fs.live {
-			err = fs.work.Unlink(liveMark)
+			if err = fs.work.Unlink(liveMark); err == syscall.ENOENT {
+				err = nil // it could not be made: see markLive
+			}
 		}
 		errs = append(errs, err, fs.j.Close())
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,6 +52,9 @@ func (fs *FS) remove(id uint64, name string, dir bool) error {
 	defer fs.unrefLater(n)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.succ.Load() != nil {
+		return errRetry
+	}
 	if err := checkRemove(n, dir); err != nil {
 		return err
 	}
@@ -123,6 +127,9 @@ func (fs *FS) upperHas(p *node, name string) (bool, error) {
 
 // coverLower hides a name that lower alone holds: the record is the operation.
 func (fs *FS) coverLower(p *node, name string, n *node) error {
+	if err := touch(p); err != nil { // first: the record is the operation
+		return err
+	}
 	if n.hard {
 		op, done, err := fs.lowerNameGone(n)
 		if err != nil {
@@ -132,10 +139,9 @@ func (fs *FS) coverLower(p *node, name string, n *node) error {
 			return err
 		}
 		done()
-	} else if err := fs.cover(p, name); err != nil {
-		return err
+		return nil
 	}
-	return touch(p)
+	return fs.cover(p, name)
 }
 
 // touch gives a directory the time of a change that upper does not see.
@@ -166,10 +172,11 @@ func (fs *FS) whiteOut(p *node, name string, n *node) error {
 		fs.discard(tmp)
 		fs.dropRecords(n)
 	}
+	// The name is gone. What fails from here on is owed.
 	if err := fs.countHidden(p, name, n.origin); err != nil {
-		return err
+		fs.noteError("counting a hidden name", err)
 	}
-	fs.owe(debt{p: p, name: name})
+	fs.owe(debt{p: p, name: name, origin: n.origin})
 	return nil
 }
 
@@ -188,7 +195,7 @@ const sharedWhiteout = "whiteout"
 
 // removeDurably is the way for an upper that holds no whiteouts.
 func (fs *FS) removeDurably(p *node, name string, n *node) error {
-	if err := fs.coverDurably(p, name); err != nil {
+	if err := fs.coverDurably(p, name, n.origin); err != nil {
 		return err
 	}
 	if n.isDir() {
@@ -199,8 +206,11 @@ func (fs *FS) removeDurably(p *node, name string, n *node) error {
 
 // coverDurably is the design's order for an upper that holds no whiteouts: the
 // upper entry on disk, then the record, and only then may the entry go.
-func (fs *FS) coverDurably(p *node, name string) error {
+func (fs *FS) coverDurably(p *node, name string, o journal.Origin) error {
 	if err := fs.syncUpper(); err != nil {
+		return err
+	}
+	if err := fs.countHidden(p, name, o); err != nil {
 		return err
 	}
 	if err := fs.cover(p, name); err != nil {

@@ -21,8 +21,7 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []
 	if n == nil {
 		return 0, fuse.Status(syscall.ESTALE)
 	}
-	n = n.current()
-	n.mu.RLock()
+	n = n.lockCurrent()
 	defer n.mu.RUnlock()
 	if fs.privateAttr(attr, !n.inUpper()) {
 		return 0, fuse.ENODATA
@@ -59,8 +58,7 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint3
 	if n == nil {
 		return 0, fuse.Status(syscall.ESTALE)
 	}
-	n = n.current()
-	n.mu.RLock()
+	n = n.lockCurrent()
 	defer n.mu.RUnlock()
 	list, err := fs.listLocked(n)
 	if err != nil {
@@ -174,8 +172,12 @@ func (fs *FS) changeXattr(id uint64, attr string, change, before func(ref) error
 	if err := fs.copyUp(n, copyWhole); err != nil {
 		return fs.status(err)
 	}
+	n = n.current()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.succ.Load() != nil {
+		return fuse.Status(errRetry)
+	}
 	if n.dir != nil && attr == xattrDefaultACL {
 		n.dir.defACL = unknown
 	}
