@@ -59,7 +59,7 @@ func runOracle(t *testing.T, io string) {
 	}
 	t.Logf("%d sequences from seed %d; succeeded/run: %s", n, seed, total)
 	for kind, k := range total {
-		if k[0] == 0 && k[1] >= 100 {
+		if k[0] == 0 && k[1] >= 1000 {
 			t.Errorf("%d operations %q, and none succeeded: the generator is wrong", k[1], kind)
 		}
 	}
