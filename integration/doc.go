@@ -16,7 +16,8 @@
 // The other variables:
 //
 //	PLYFS_BIN           a ready-made binary to test instead of building one
-//	PLYFS_SEED          seed of the oracle's and the kill test's random choices
+//	PLYFS_SEED          seed of the oracle's and the kill test's random choices, or "random"
+//	                    (the oracle has a seed of its own else, the kill test never the same)
 //	PLYFS_ORACLE_RUNS   number of the oracle's sequences (default: by time)
 //	PLYFS_ORACLE_REPLAY a file with the JSON of a failing sequence
 //	PLYFS_ORACLE_WITHOUT kinds of operations to leave out, with blanks between
