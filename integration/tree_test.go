@@ -406,3 +406,23 @@ func TestTreeStatfs(t *testing.T) {
 		t.Errorf("statfs: got %d blocks %d files %d namelen, want %d %d %d", m.Blocks, m.Files, m.Namelen, l.Blocks, l.Files, l.Namelen)
 	}
 }
+
+// TestTreeBirthTime: statx gives the birth time of the file that serves, and
+// the rest as stat does.
+func TestTreeBirthTime(t *testing.T) {
+	u := newMount(t, mountOpts{lowers: [][]string{{"f=content", "d/", "l -> f"}}})
+	for _, name := range []string{"f", "d", "l"} {
+		var got, want unix.Statx_t
+		must(t, unix.Statx(unix.AT_FDCWD, u.path(name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &got))
+		must(t, unix.Statx(unix.AT_FDCWD, filepath.Join(u.lowers[0], name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &want))
+		if want.Mask&unix.STATX_BTIME == 0 {
+			t.Skip("the file system of the layers has no birth times")
+		}
+		if got.Mask&unix.STATX_BTIME == 0 || got.Btime != want.Btime {
+			t.Errorf("%s: born %v (mask %#x), want %v", name, got.Btime, got.Mask, want.Btime)
+		}
+		if got.Mode != want.Mode || got.Size != want.Size || got.Mtime != want.Mtime || got.Uid != want.Uid {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}

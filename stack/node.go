@@ -146,20 +146,19 @@ func (r ref) stat(st *unix.Stat_t) error {
 	return r.d.Stat(r.name, st)
 }
 
-// attributes are the STATX_ATTR_* bits.
-func (r ref) attributes() (uint64, error) {
-	var stx unix.Statx_t
+// statx is statx(2) of the inode.
+func (r ref) statx(mask int) (stx unix.Statx_t, err error) {
 	if r.fd >= 0 {
-		err := unix.Statx(int(r.fd), "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx)
-		return stx.Attributes, err
+		err = unix.Statx(int(r.fd), "", unix.AT_EMPTY_PATH, mask, &stx)
+		return stx, err
 	}
 	fd, err := r.d.Acquire()
 	if err != nil {
-		return 0, err
+		return stx, err
 	}
 	defer r.d.Release()
-	err = unix.Statx(fd, r.name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx)
-	return stx.Attributes, err
+	err = unix.Statx(fd, r.name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, mask, &stx)
+	return stx, err
 }
 
 func (r ref) getxattr(attr string, buf []byte) (int, error) {

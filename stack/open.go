@@ -63,11 +63,11 @@ func (fs *FS) checkFlagsLocked(n *node, flags uint32) error {
 	if err != nil {
 		return err
 	}
-	attrs, err := r.attributes()
+	stx, err := r.statx(unix.STATX_TYPE)
 	if err != nil {
 		return err
 	}
-	if attrs&unix.STATX_ATTR_IMMUTABLE != 0 ||
+	if attrs := stx.Attributes; attrs&unix.STATX_ATTR_IMMUTABLE != 0 ||
 		attrs&unix.STATX_ATTR_APPEND != 0 && (flags&unix.O_APPEND == 0 || flags&unix.O_TRUNC != 0) {
 		return syscall.EPERM
 	}
