@@ -34,6 +34,11 @@ func (f FD) Chmod(mode uint32) error {
 	})
 }
 
+// Truncate is truncate(2) of the file, which may be open O_PATH.
+func (f FD) Truncate(size int64) error {
+	return retry(func() error { return unix.Truncate(procPath(int(f)), size) })
+}
+
 // Chown sets the owner and group; -1 leaves one as it is.
 func (f FD) Chown(uid, gid int) error {
 	return retry(func() error { return unix.Fchownat(int(f), "", uid, gid, noFollowOrSelf) })

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -157,7 +158,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 // sets: size, owner (clears set-ID bits), mode, times.
 func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize bool) error {
 	if setSize {
-		if err := truncate(r, int64(size)); err != nil {
+		if err := resize(r, int64(size), in.Valid&fuse.FATTR_FH != 0); err != nil {
 			return err
 		}
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
@@ -206,6 +207,21 @@ func setTimes(r ref, in *fuse.SetAttrIn) error {
 		ts[1] = unix.Timespec{Sec: int64(in.Mtime), Nsec: int64(in.Mtimensec)}
 	}
 	return r.utimens(ts)
+}
+
+// resize is truncate(2), or with byHandle ftruncate(2): by path some file
+// systems (xfs, btrfs) leave the times of a file alone that has the size
+// already.
+func resize(r ref, size int64, byHandle bool) error {
+	if byHandle {
+		return truncate(r, size)
+	}
+	fd, err := r.open(unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return layers.FD(fd).Truncate(size)
 }
 
 func truncate(r ref, size int64) error {

@@ -210,6 +210,9 @@ func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind c
 	if err := fs.copyBody(low, tmp, &st, kind); err != nil {
 		return err
 	}
+	if kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
+		st.Mtim = unix.Timespec{Nsec: unix.UTIME_NOW}
+	}
 	if err := fs.copyMeta(low.d, low.name, tmp, &st); err != nil {
 		return err
 	}
