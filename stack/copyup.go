@@ -353,6 +353,8 @@ func (fs *FS) publishOrphan(n *node, tmp string) error {
 // account is written before, so that there is one wherever there is an index
 // entry. Precondition: n.mu is held for writing.
 func (fs *FS) publishIndexed(n *node, tmp string) error {
+	fs.hard.counting.Lock()
+	defer fs.hard.counting.Unlock()
 	l, err := fs.lowerLinks(n)
 	if err != nil {
 		return err

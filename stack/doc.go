@@ -44,6 +44,7 @@
 //	  node.mu of a directory
 //	    node.mu of a directory below it, or of an unrelated one of larger id
 //	      node.mu of what is no directory; two in the order of their ids
+//	        hardTab.counting (one account at a time)
 //	        hardTab.mu
 //	          nodeTable shards
 //	          counters.mu, settleMu, inoMap.mu

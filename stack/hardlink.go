@@ -25,7 +25,11 @@ import (
 // hardTab knows the indexed origins and the accounts, loaded at mount, and the
 // live nodes by st_ino, so that all names of one inode are one node.
 type hardTab struct {
-	mu    sync.Mutex
+	// counting is held from reading an account to writing it, for the names of
+	// one inode are removed under different directories' locks.
+	counting sync.Mutex
+
+	mu    sync.Mutex // guards the maps
 	index map[journal.Origin]struct{}
 	links map[journal.Origin]journal.Links
 	nodes map[uint64]*node
@@ -145,7 +149,8 @@ func (fs *FS) account(o journal.Origin) journal.Links {
 // upper entry or whiteout hides it from now on, unless that was counted. A
 // cover goes with the count, in one transaction, and says that it was. Neither
 // may become durable before what upper did, so upper is synced first: the one
-// place where a name waits for a sync, and few lower files have several links.
+// place where a name waits for a sync on an upper that can hold whiteouts, and
+// few lower files have several links.
 // What a crash leaves uncounted is counted by recount.
 // Precondition: p.mu is held for writing.
 func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
@@ -161,37 +166,42 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 			return err
 		}
 	}
-	fs.hard.mu.Lock()
-	l, ok := fs.hard.links[o]
-	fs.hard.mu.Unlock()
-	if !ok {
+	fs.hard.counting.Lock()
+	defer fs.hard.counting.Unlock()
+	l := fs.account(o)
+	if l.Nlink == 0 {
 		l.Nlink = uint32(h.st.Nlink)
 	}
 	l.Gone++
 	if err := fs.cover(p, name, journal.SetLinks(o, l)); err != nil {
 		return err
 	}
-	fs.hard.mu.Lock()
-	fs.hard.links[o] = l
-	fs.hard.mu.Unlock()
+	fs.hard.setAccount(o, l)
 	return nil
 }
 
-// lowerNameGone makes the operation that counts one lower name less, to be
-// applied with the record that hides it, and a function to call once it is
-// applied. Precondition: n.mu is held for writing.
-func (fs *FS) lowerNameGone(n *node) (op journal.Op, done func(), err error) {
+// setAccount keeps an account that the journal has taken.
+func (h *hardTab) setAccount(o journal.Origin, l journal.Links) {
+	h.mu.Lock()
+	h.links[o] = l
+	h.mu.Unlock()
+}
+
+// coverHard hides a name that lower alone holds and counts it as gone, in one
+// transaction. Precondition: p.mu and n.mu are held for writing.
+func (fs *FS) coverHard(p *node, name string, n *node) error {
+	fs.hard.counting.Lock()
+	defer fs.hard.counting.Unlock()
 	l, err := fs.lowerLinks(n)
 	if err != nil {
-		return op, nil, err
+		return err
 	}
 	l.Gone++
-	o := n.origin
-	return journal.SetLinks(o, l), func() {
-		fs.hard.mu.Lock()
-		fs.hard.links[o] = l
-		fs.hard.mu.Unlock()
-	}, nil
+	if err := fs.cover(p, name, journal.SetLinks(n.origin, l)); err != nil {
+		return err
+	}
+	fs.hard.setAccount(n.origin, l)
+	return nil
 }
 
 // errNoAccount: the journal has no account of an indexed inode, which a crash

@@ -131,15 +131,7 @@ func (fs *FS) coverLower(p *node, name string, n *node) error {
 		return err
 	}
 	if n.hard {
-		op, done, err := fs.lowerNameGone(n)
-		if err != nil {
-			return err
-		}
-		if err := fs.cover(p, name, op); err != nil {
-			return err
-		}
-		done()
-		return nil
+		return fs.coverHard(p, name, n)
 	}
 	return fs.cover(p, name)
 }
