@@ -4,6 +4,7 @@
 package layers
 
 import (
+	"io"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,9 @@ func (f FD) Chmod(mode uint32) error {
 func (f FD) Truncate(size int64) error {
 	return retry(func() error { return unix.Truncate(procPath(int(f)), size) })
 }
+
+// Ftruncate is ftruncate(2) of the file, which must be open for writing.
+func (f FD) Ftruncate(size int64) error { return ftruncate(int(f), size) }
 
 // Chown sets the owner and group; -1 leaves one as it is.
 func (f FD) Chown(uid, gid int) error {
@@ -85,4 +89,24 @@ func (f FD) LinkTo(nd *Dir, nname string) error {
 		// it; the magic link does not need it. See linkat(2).
 		return unix.Linkat(unix.AT_FDCWD, procPath(int(f)), nfd, nname, unix.AT_SYMLINK_FOLLOW)
 	})
+}
+
+// ReadAt implements io.ReaderAt.
+func (f FD) ReadAt(b []byte, off int64) (int, error) {
+	got := 0
+	for got < len(b) {
+		var n int
+		err := retry(func() (err error) {
+			n, err = unix.Pread(int(f), b[got:], off+int64(got))
+			return err
+		})
+		if err != nil {
+			return got, err
+		}
+		if n == 0 {
+			return got, io.EOF
+		}
+		got += n
+	}
+	return got, nil
 }

@@ -41,11 +41,10 @@ func (fs *FS) fillAttrLocked(n *node, a *fuse.Attr) error {
 	if st.Mode&unix.S_IFMT != n.typ {
 		return syscall.ESTALE
 	}
-	fs.toAttr(n, &st, a)
-	return nil
+	return fs.showAttr(n, &st, a)
 }
 
-// toAttr shows a backing inode's attributes as the merged tree's.
+// toAttr shows a backing inode's attributes as the merged tree's; see showAttr.
 // Precondition: n.mu is held.
 func (fs *FS) toAttr(n *node, st *unix.Stat_t, a *fuse.Attr) {
 	a.Ino = n.ino

@@ -74,7 +74,7 @@ func (fs *FS) changedName(p *node, low *lowerStack, name, at string, fn func(byt
 			return err
 		}
 	}
-	n, err := fs.child(p, name)
+	n, err := fs.child(p, name, mounter)
 	if err == syscall.ENOENT {
 		if h == nil {
 			return nil

@@ -62,7 +62,8 @@ type Config struct {
 	// 0: a day, for nothing but the mount itself changes them.
 	Timeout time.Duration
 
-	// Policy decides about names and files; nil: the layers' order alone.
+	// Policy decides about names and files; nil: the layers' order alone. It
+	// is closed at Close, and when SetPolicy replaces it.
 	Policy Policy
 
 	Logger *slog.Logger // nil: slog.Default()

@@ -30,6 +30,9 @@ func (fs *FS) copyUp(n *node, kind copyKind) error {
 	if fs.upper == nil {
 		return syscall.EROFS
 	}
+	if n.isDetached() {
+		return errRetry
+	}
 	if n.isDir() {
 		return fs.copyUpDir(n)
 	}
@@ -179,35 +182,59 @@ func (fs *FS) copyMeta(src *layers.Dir, name, tmp string, st *unix.Stat_t) error
 	return fs.tmp.Utimens(tmp, [2]unix.Timespec{st.Atim, st.Mtim})
 }
 
-// copyUpFile copies a non-directory up. The data is copied without a lock on
-// any directory, for a lower file does not change; then the copy is published
-// under locks. Precondition: n.copying is held.
-func (fs *FS) copyUpFile(n *node, kind copyKind) error {
+// isDetached tells whether a policy took the node's names away.
+func (n *node) isDetached() bool {
 	n.mu.RLock()
-	up, low := n.up, n.low
-	n.mu.RUnlock()
-	if up {
-		return nil
-	}
-	tmp := fs.tmpName()
-	if err := fs.copyToTmp(low, tmp, n.origin, kind); err != nil {
-		_ = fs.tmp.Unlink(tmp)
-		return err
-	}
-	err := fs.publishFile(n, tmp)
-	if err != nil {
-		_ = fs.tmp.Unlink(tmp)
-	}
-	return err
+	defer n.mu.RUnlock()
+	return n.detached
 }
 
-// copyToTmp makes a complete copy of a lower file in the work directory.
-func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind copyKind) error {
+// copyUpFile copies a non-directory up, as the policy shows it. The data is
+// copied without a lock on any directory, for a lower file does not change;
+// then the copy is published under locks. If the policy was replaced meanwhile
+// it is made anew. Precondition: n.copying is held.
+func (fs *FS) copyUpFile(n *node, kind copyKind) error {
+	for {
+		n.mu.RLock()
+		up, low := n.up, n.low
+		var d decision
+		var err error
+		if !up && n.isReg() {
+			d, err = fs.decideLocked(n, askHow{copyUp: true, who: Nobody})
+		} else if p := fs.pol(); p != nil {
+			d.gen = p.gen
+		}
+		n.mu.RUnlock()
+		if up || err != nil {
+			return err
+		}
+		tmp := fs.tmpName()
+		err = fs.copyToTmp(low, tmp, n.origin, kind, d.plan)
+		d.closeUnused()
+		if err == nil {
+			err = fs.publishFile(n, tmp, d.gen)
+		}
+		if err == nil {
+			return nil
+		}
+		_ = fs.tmp.Unlink(tmp)
+		if err != errReplaced {
+			return err
+		}
+	}
+}
+
+// errReplaced: the policy was replaced while a copy was made.
+var errReplaced = errors.New("the policy was replaced")
+
+// copyToTmp makes a complete copy of a lower file in the work directory, or of
+// what a plan shows in its place.
+func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind copyKind, plan *planFile) error {
 	var st unix.Stat_t
 	if err := low.d.Stat(low.name, &st); err != nil {
 		return err
 	}
-	if err := fs.copyBody(low, tmp, &st, kind); err != nil {
+	if err := fs.copyBody(low, tmp, &st, kind, plan); err != nil {
 		return err
 	}
 	if kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
@@ -216,14 +243,19 @@ func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind c
 	if err := fs.copyMeta(low.d, low.name, tmp, &st); err != nil {
 		return err
 	}
+	if plan != nil {
+		if err := fs.tmp.Setxattr(tmp, xattrCopied, []byte{markVersion}, 0); err != nil {
+			return err
+		}
+	}
 	return fs.tmp.Setxattr(tmp, xattrOrigin, encodeOrigin(origin), 0)
 }
 
 // copyBody creates the copy and fills it.
-func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind) error {
+func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, plan *planFile) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return fs.copyData(low, tmp, st, kind)
+		return fs.copyData(low, tmp, st, kind, plan)
 	case unix.S_IFLNK:
 		target, err := low.d.Readlink(low.name)
 		if err != nil {
@@ -239,14 +271,14 @@ func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 
 // copyData copies a regular file, and makes it durable before it can get its
 // name: after a power cut no name may show a half-copied file.
-func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind) error {
+func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, plan *planFile) error {
 	dst, err := fs.tmp.Open(tmp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
 	fs.count.copyFiles.Add(1)
-	if kind == copyEmpty || st.Size == 0 {
+	if kind == copyEmpty || st.Size == 0 && plan == nil {
 		return nil
 	}
 	src, err := fs.openLowerData(low)
@@ -255,7 +287,13 @@ func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 	}
 	defer unix.Close(src)
 	fs.takesLong()
-	copied, how, err := layers.CopyData(dst, src, st.Size, layers.CopyOptions{})
+	var copied int64
+	how := "plan"
+	if plan != nil {
+		copied, err = plan.copyTo(dst, src)
+	} else {
+		copied, how, err = layers.CopyData(dst, src, st.Size, layers.CopyOptions{})
+	}
 	if err != nil {
 		return err
 	}
@@ -274,16 +312,25 @@ func (fs *FS) openLowerData(low lowerFile) (int, error) {
 // publishFile gives a finished copy its place: under the node's name, in the
 // index too if the lower file has several links, or under no name at all if
 // the node has none left.
-func (fs *FS) publishFile(n *node, tmp string) error {
+// errReplaced if the policy is no longer the one of that generation.
+func (fs *FS) publishFile(n *node, tmp string, gen uint64) error {
 	at, ok, err := fs.lockName(n)
 	if err != nil {
 		return err
 	}
 	if ok {
 		defer at.parent.mu.Unlock()
+		defer func() {
+			if n.up { // it does not go back
+				fs.detachOthers(at.parent, at.name, n.current())
+			}
+		}()
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if p := fs.pol(); p != nil && p.gen != gen || p == nil && gen != 0 {
+		return errReplaced
+	}
 	switch {
 	case n.hard && (ok || fs.mayHaveNames(n)):
 		if err := fs.publishIndexed(n, tmp); err != nil {

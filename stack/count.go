@@ -22,6 +22,8 @@ type counters struct {
 
 	passthrough, server, retired, overtaken, stale atomic.Uint64
 
+	policyRetired, wrong atomic.Uint64
+
 	copyFiles, copyDirs, copyOthers, copyBytes, copyFailed atomic.Uint64
 
 	mu       sync.Mutex

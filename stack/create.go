@@ -54,12 +54,15 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	n := fs.installNew(p, name, &st)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := fs.admitNewLocked(n, fd, &out.OpenOut); err != nil {
+	err = fs.showAttr(n, &st, &out.Attr)
+	if err == nil {
+		err = fs.admitNewLocked(n, fd, callerOf(&in.InHeader), &out.OpenOut)
+	}
+	if err != nil {
 		fs.unrefLater(n)
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
-	fs.toAttr(n, &st, &out.Attr)
 	fs.entryHead(n, &out.EntryOut)
 	out.SetAttrTimeout(fs.attrTimeoutLocked(n))
 	return fuse.OK
@@ -67,11 +70,11 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 
 // admitNewLocked is admitLocked for a file just made, whose open descriptor
 // serves to register it.
-func (fs *FS) admitNewLocked(n *node, fd int, out *fuse.OpenOut) error {
-	if why, err := fs.keepFromPassthrough(n, true); err == nil && why == "" {
-		_ = fs.registerLocked(n, fd) // admitLocked tries again and keeps the reason
+func (fs *FS) admitNewLocked(n *node, fd int, who Caller, out *fuse.OpenOut) error {
+	if fs.keepFromPassthrough(n) == "" {
+		_ = fs.registerLocked(n, fd, Self) // admitLocked tries again and keeps the reason
 	}
-	return fs.admitLocked(n, true, out)
+	return fs.admitLocked(n, true, who, out)
 }
 
 // Mknod makes a file, fifo, socket or device: EPERM for a char device 0/0,
@@ -139,8 +142,12 @@ func (fs *FS) answerNew(p *node, name string, out *fuse.EntryOut) fuse.Status {
 	}
 	n := fs.installNew(p, name, &st)
 	n.mu.RLock()
-	fs.toAttr(n, &st, &out.Attr)
+	err := fs.showAttr(n, &st, &out.Attr)
 	n.mu.RUnlock()
+	if err != nil {
+		fs.unrefLater(n)
+		return fs.status(err)
+	}
 	fs.entryHead(n, out)
 	return fuse.OK
 }
@@ -386,12 +393,15 @@ func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	fs.nodes.add(n)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := fs.admitNewLocked(n, fd, &out.OpenOut); err != nil {
+	err = fs.showAttr(n, &st, &out.Attr)
+	if err == nil {
+		err = fs.admitNewLocked(n, fd, callerOf(&in.InHeader), &out.OpenOut)
+	}
+	if err != nil {
 		fs.unrefLater(n)
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
-	fs.toAttr(n, &st, &out.Attr)
 	fs.entryHead(n, &out.EntryOut)
 	out.SetAttrTimeout(fs.attrTimeoutLocked(n))
 	return fuse.OK

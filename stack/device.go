@@ -95,13 +95,47 @@ const notifyInvalInode = 2 // FUSE_NOTIFY_INVAL_INODE
 //	struct fuse_notify_inval_inode_out { u64 ino; s64 off; s64 len }
 //
 // A negative offset leaves the pages alone.
-func (d *device) invalAttr(id uint64) error {
+func (d *device) invalAttr(id uint64) error { return d.invalInode(id, ^uint64(0)) }
+
+// invalPages makes the kernel forget a node's attributes and all its pages, of
+// a directory the listing. It waits for reads of them that are under way, so
+// no lock that a read needs may be held.
+func (d *device) invalPages(id uint64) error { return d.invalInode(id, 0) }
+
+func (d *device) invalInode(id, off uint64) error {
 	var b [40]byte
-	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)))
 	binary.NativeEndian.PutUint32(b[4:], notifyInvalInode)
 	binary.NativeEndian.PutUint64(b[16:], id)
-	binary.NativeEndian.PutUint64(b[24:], ^uint64(0))
-	_, err := unix.Write(d.fd, b[:])
+	binary.NativeEndian.PutUint64(b[24:], off)
+	return d.notify(b[:])
+}
+
+// Of FUSE_NOTIFY_INVAL_ENTRY (3): with FUSE_EXPIRE_ONLY a name is looked up
+// again at its next use, and what is mounted on it stays.
+const (
+	notifyInvalEntry = 3
+	expireOnly       = 1
+)
+
+// expireEntry makes the kernel look a name up again at its next use. It waits
+// for changes of the directory that are under way, so no lock may be held.
+//
+//	struct fuse_notify_inval_entry_out { u64 parent; u32 namelen; u32 flags }
+//	followed by the name and a NUL
+func (d *device) expireEntry(parent uint64, name string) error {
+	b := make([]byte, 32+len(name)+1)
+	binary.NativeEndian.PutUint32(b[4:], notifyInvalEntry)
+	binary.NativeEndian.PutUint64(b[16:], parent)
+	binary.NativeEndian.PutUint32(b[24:], uint32(len(name)))
+	binary.NativeEndian.PutUint32(b[28:], expireOnly)
+	copy(b[32:], name)
+	return d.notify(b)
+}
+
+// notify writes a notification.
+func (d *device) notify(b []byte) error {
+	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)))
+	_, err := unix.Write(d.fd, b)
 	if err == syscall.ENOENT { // it forgot the node meanwhile
 		return nil
 	}

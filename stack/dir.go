@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/plyfs/plyfs/layers"
 	"github.com/plyfs/plyfs/stack/journal"
@@ -21,14 +22,23 @@ type dirState struct {
 	// low is the merged lower directory, nil if there is none. Immutable.
 	low *lowerStack
 
+	// at is where the directory is and stuck the place written on it (nil: not
+	// read yet); read without a lock, see place.go.
+	at    atomic.Pointer[dirAt]
+	stuck atomic.Pointer[string]
+
 	// mark is the private xattr of the upper directory.
 	mark dirMark
 	// covers are the names whose lower entries are hidden; nil until loaded.
 	covers       map[string]struct{}
 	coversLoaded bool
 
-	children map[string]*node // those that the kernel holds
-	list     *listing         // nil until the first readdir
+	// children are those that the kernel holds: by name, or by variant name
+	// where a policy chooses by caller (choose.go); variants is set if there
+	// are such.
+	children map[string]*node
+	variants bool
+	list     *listing // nil until the first readdir
 
 	// defACL: whether the upper directory has a default ACL.
 	defACL triState
@@ -202,11 +212,17 @@ type found struct {
 	ino    uint64
 	origin journal.Origin
 	hard   bool
+
+	// By the policy:
+	variant string        // not empty: the key in children, for this caller alone
+	ttl     time.Duration // how long the kernel may keep the name; 0 for not at all
+	ruled   bool          // ttl is set
 }
 
-// resolve finds what the merged tree holds under a name, ENOENT if nothing.
+// resolve finds what the merged tree holds under a name, ENOENT if nothing,
+// errHidden if the policy hides it.
 // Precondition: p.mu is held for writing, or for reading with covers loaded.
-func (fs *FS) resolve(p *node, name string) (*found, error) {
+func (fs *FS) resolve(p *node, name string, who Caller) (*found, error) {
 	if len(name) > unix.NAME_MAX {
 		return nil, syscall.ENAMETOOLONG
 	}
@@ -223,12 +239,8 @@ func (fs *FS) resolve(p *node, name string) (*found, error) {
 	if f == nil {
 		return nil, syscall.ENOENT
 	}
-	layer := 0
-	if !f.up {
-		layer = fs.layerOf(f)
-	}
-	if e := fs.decide(NameQuery{Parent: p.ino, Name: name, Type: f.typ, Layer: layer}); e != 0 {
-		return nil, e
+	if fs.pol() != nil {
+		return fs.choose(p, name, f, who)
 	}
 	return f, nil
 }
@@ -376,19 +388,22 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 		f.low = h.dirs
 		return f, nil
 	}
-	f.file = lowerFile{d: h.d, name: name}
-	if fs.maybeMetacopy(h.d, &h.st, h.imp) {
-		if f.file.data, err = p.dir.low.metacopyData(h.d, name); err != nil {
-			return nil, err
+	return f, fs.lowerFileFound(p, f, h.d, name, h.imp)
+}
+
+// lowerFileFound fills in where a lower non-directory is.
+func (fs *FS) lowerFileFound(p *node, f *found, d *layers.Dir, name string, impure bool) (err error) {
+	f.file = lowerFile{d: d, name: name}
+	if fs.maybeMetacopy(d, &f.st, impure) {
+		if f.file.data, err = p.dir.low.metacopyData(d, name); err != nil {
+			return err
 		}
 	}
-	f.origin = originOf(h)
-	if h.st.Nlink > 1 && fs.j != nil {
-		if err := fs.resolveHard(f); err != nil {
-			return nil, err
-		}
+	f.origin = journal.Origin{Layer: uint32(d.Layer().Index), Ino: f.st.Ino}
+	if f.st.Nlink > 1 && fs.j != nil {
+		return fs.resolveHard(f)
 	}
-	return f, nil
+	return nil
 }
 
 // originOf names the inode of a lower non-directory.

@@ -37,8 +37,11 @@ func (fs *FS) Explain(rel string) (Explanation, error) {
 		return e, fmt.Errorf("%s: %w", path.Dir(rel), syscall.ENOTDIR)
 	}
 	name := path.Base(rel)
-	n, err := fs.child(p, name)
-	if err != nil && err != syscall.ENOENT {
+	e.Place = fs.explainPlace(&e, p, name)
+	n, err := fs.child(p, name, mounter)
+	if err == errHidden {
+		e.HiddenBy = "the policy (" + strings.Join(e.Rules, ", ") + ")"
+	} else if err != nil && err != syscall.ENOENT {
 		return e, err
 	}
 	if err == nil {
@@ -48,8 +51,25 @@ func (fs *FS) Explain(rel string) (Explanation, error) {
 	return e, nil
 }
 
+// explainPlace adds which rules of the policy have a say about a name, and is
+// the place that they go by; "" without a policy.
+func (fs *FS) explainPlace(e *Explanation, p *node, name string) string {
+	pol := fs.pol()
+	if pol == nil {
+		return ""
+	}
+	place := fs.placeOf(p, name)
+	if r, ok := pol.Policy.(interface{ Rules(place string) []string }); ok {
+		e.Rules = append(e.Rules, r.Rules(place)...)
+	}
+	return place
+}
+
 // walk finds the node at a path and takes a reference.
-func (fs *FS) walk(rel string) (*node, error) {
+func (fs *FS) walk(rel string) (*node, error) { return fs.walkAs(rel, mounter) }
+
+// walkAs is walk as somebody sees the tree.
+func (fs *FS) walkAs(rel string, who Caller) (*node, error) {
 	n := fs.root
 	for _, name := range strings.Split(strings.Trim(rel, "/"), "/") {
 		if name == "" {
@@ -59,7 +79,7 @@ func (fs *FS) walk(rel string) (*node, error) {
 			fs.Forget(n.id, 1)
 			return nil, syscall.ENOTDIR
 		}
-		c, err := fs.child(n, name)
+		c, err := fs.child(n, name, who)
 		fs.Forget(n.id, 1)
 		if err != nil {
 			return nil, err
@@ -94,7 +114,11 @@ func (fs *FS) describe(e *Explanation, n, p *node, name string) {
 	case n.isDir():
 		fs.describeDir(e, n)
 	case n.isReg():
-		e.IOMode, e.IOWhy = fs.ioMode(n)
+		var rule string
+		e.IOMode, e.IOWhy, rule = fs.ioMode(n)
+		if rule != "" {
+			e.Rules = append(e.Rules, "file: "+rule)
+		}
 	}
 	if n.origin != (journal.Origin{}) && n.up {
 		e.Records = append(e.Records, fmt.Sprintf("origin: layer %d inode %d", n.origin.Layer, n.origin.Ino))
@@ -180,23 +204,122 @@ func (fs *FS) describeDir(e *Explanation, n *node) {
 	}
 }
 
-// ioMode says how a regular file is, or would be, served.
+// ioMode says how a regular file is, or would be, served, and who decided it.
 // Precondition: n.mu is held for writing.
-func (fs *FS) ioMode(n *node) (mode, why string) {
+func (fs *FS) ioMode(n *node) (mode, why, rule string) {
 	if n.io != nil && n.io.opens > 0 {
 		if n.io.mode == modePassthrough {
-			return "passthrough", fmt.Sprintf("%d open, backing id %d", n.io.opens, n.io.id)
+			return "passthrough", fmt.Sprintf("%d open, backing id %d", n.io.opens, n.io.id), n.io.rule
 		}
-		return "server", n.io.refused
+		return "server", n.io.refused, n.io.rule
 	}
-	why, err := fs.keepFromPassthrough(n, false)
+	d, err := fs.decideLocked(n, askHow{who: mounter})
+	defer d.closeUnused()
+	why = d.why
+	if why == "" {
+		why = fs.keepFromPassthrough(n)
+	}
 	switch {
 	case err != nil:
-		return "error", err.Error()
+		return "error", err.Error(), d.rule
 	case why != "":
-		return "server", why
-	case n.io != nil && n.io.refused != "":
-		return "server", n.io.refused
+		return "server", why, d.rule
+	case n.io != nil && n.io.refused != "" && n.io.gen == d.gen:
+		return "server", n.io.refused, d.rule
+	case d.plan != nil:
+		return "passthrough", fmt.Sprintf("%v serves the whole file", d.from), d.rule
 	}
-	return "passthrough", "one layer serves the whole file"
+	return "passthrough", "one layer serves the whole file", d.rule
+}
+
+// PlanInfo is what a file is made of.
+type PlanInfo struct {
+	Path    string       `json:"path"`
+	Place   string       `json:"place"` // by which the policy goes
+	Rule    string       `json:"rule,omitempty"`
+	Size    int64        `json:"size"`
+	IOMode  string       `json:"io_mode"`
+	IOWhy   string       `json:"io_why,omitempty"`
+	Extents []ExtentInfo `json:"extents"`
+	More    bool         `json:"more,omitempty"` // there are further extents
+}
+
+// ExtentInfo is one extent of a file.
+type ExtentInfo struct {
+	Offset int64  `json:"offset"`
+	Length int64  `json:"length"`
+	Kind   string `json:"kind"`
+	From   string `json:"from,omitempty"` // the backing file
+	Source int64  `json:"source"`         // offset in it
+}
+
+// PlanOf says what the file at a path, relative to the mount's root, is made
+// of when who opens it: at most as many extents as asked for.
+func (fs *FS) PlanOf(rel string, who Caller, most int) (PlanInfo, error) {
+	info := PlanInfo{Path: path.Clean("/" + rel)}
+	n, err := fs.walkAs(info.Path, who)
+	if err != nil {
+		return info, fmt.Errorf("%s: %w", info.Path, err)
+	}
+	defer fs.Forget(n.id, 1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.isReg() {
+		return info, fmt.Errorf("%s: a %s has no plan, only regular files have", info.Path, typeNames[n.typ])
+	}
+	return info, fs.planInfoLocked(n, &info, who, most)
+}
+
+func (fs *FS) planInfoLocked(n *node, info *PlanInfo, who Caller, most int) error {
+	q, _, err := fs.fileQueryLocked(n, "")
+	if err != nil {
+		return err
+	}
+	_, info.Place, _ = fs.governedLocked(n)
+	info.IOMode, info.IOWhy, info.Rule = fs.ioMode(n)
+	d, err := fs.decideLocked(n, askHow{who: who})
+	defer d.closeUnused()
+	if err != nil {
+		return fmt.Errorf("%s: %w", info.Path, err)
+	}
+	if d.plan == nil {
+		info.Size = q.Size
+		info.Extents = []ExtentInfo{{Length: q.Size, Kind: ExtentBacking.String(), From: fs.selfPathLocked(n)}}
+		return nil
+	}
+	list, more, err := d.plan.extents(most)
+	if err != nil {
+		return fmt.Errorf("%s: %w", info.Path, err)
+	}
+	info.Size, info.More = d.plan.size, more
+	for _, e := range list {
+		x := ExtentInfo{Offset: e.Off, Length: e.Len, Kind: e.Kind.String(), Source: e.Src}
+		if e.Kind == ExtentBacking {
+			x.From = fs.backingName(n, d.plan, e.Backing)
+		}
+		info.Extents = append(info.Extents, x)
+	}
+	return nil
+}
+
+// selfPathLocked is where the node's own file is.
+func (fs *FS) selfPathLocked(n *node) string {
+	r, err := fs.dataRefLocked(n)
+	if err != nil || r.d == nil {
+		return "the file itself"
+	}
+	return path.Join(r.d.Path(), r.name)
+}
+
+func (fs *FS) backingName(n *node, f *planFile, b Backing) string {
+	if b == Self {
+		return fs.selfPathLocked(n)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	bf, err := f.backing(b)
+	if err != nil {
+		return b.String()
+	}
+	return fmt.Sprintf("%v: %s", b, bf.name)
 }

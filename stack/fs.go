@@ -21,7 +21,7 @@ type FS struct {
 
 	cfg      Config
 	log      *slog.Logger
-	policy   Policy
+	policy   atomic.Pointer[policyState]
 	timeout  time.Duration
 	coherent bool // io=coherent and there is an upper
 	foreign  bool // the upper was another tool's: its dialects are honoured
@@ -46,6 +46,10 @@ type FS struct {
 	made        []madeDir // by Open, to be removed if there is no mount of it
 	mounted     bool
 	live        bool // WORK/plyfs/live is ours
+
+	answersOpenDir bool       // see OpenDir; set at Open
+	setting        sync.Mutex // one SetPolicy at a time; guards lastGen
+	lastGen        uint64
 
 	maxStackDepth int
 	noPassthrough []string // by layer: why its files are not passed through

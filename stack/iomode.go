@@ -42,8 +42,16 @@ type ioState struct {
 	mayMap bool
 	mode   ioMode
 
-	id    int32 // backing id, 0 = none
-	idLow bool  // id is of the lower file
+	id    int32   // backing id, 0 = none
+	idLow bool    // id is of the lower file
+	from  Backing // which file id is of: a plan may choose another than the node's own
+
+	plan     *planFile // what the server mode shows; nil: the file as it is
+	gen      uint64    // of the policy that chose mode and plan
+	caller   Caller    // for whom
+	rule     string    // who decided
+	data     *dataAsk  // reads and writes that the policy is asked about
+	cacheTag uint64    // of what the kernel's pages may hold, see decision.tag; 0: they are empty
 
 	refused string // why the file is not passed through
 
@@ -101,73 +109,94 @@ func (fs *FS) forWrite(n *node, trunc bool) (*node, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.succ.Load() != nil || n.lowerLive() {
-		fs.retireLocked(n)
+		if n.succ.Load() == nil {
+			fs.retireLocked(n)
+			n.overtaken = true
+			fs.count.retired.Add(1)
+			fs.count.overtaken.Add(uint64(n.io.opens))
+		}
 		fs.count.stale.Add(1)
 		return nil, errRetry
 	}
 	return n, nil
 }
 
-// retireLocked puts a successor in the place of a node whose lower handles a
-// copy-up overtook. Precondition: n.mu is held for writing, n.up is set.
+// retireLocked puts a successor in the place of a node whose live handles are
+// not served as a new one must be: a copy-up overtook them, or the policy
+// decides differently now. Precondition: n.mu is held for writing.
 func (fs *FS) retireLocked(n *node) {
 	if n.succ.Load() != nil {
 		return
 	}
 	s := &node{
-		ino: n.ino, typ: n.typ, up: true, orphan: n.orphan, unlinked: n.unlinked,
+		ino: n.ino, typ: n.typ, up: n.up, orphan: n.orphan, unlinked: n.unlinked, detached: n.detached,
 		origin: n.origin, hard: n.hard, low: n.low,
-		names: n.names,
+		names: n.names, lastPlace: n.lastPlace,
 	}
+	s.ttl.Store(n.ttl.Load())
 	n.names, n.orphan = nil, -1
 	fs.nodes.add(s)
 	// The one reference that it begins with is the retired node's own.
 	fs.hard.replace(n, s)
-	fs.count.retired.Add(1)
-	fs.count.overtaken.Add(uint64(n.io.opens))
 	n.succ.Store(s)
 	fs.notifyAttr(n.id)
 }
 
-// chooseLocked decides how the first open of a file is served.
-// Precondition: n.mu is held for writing; no open lives.
-func (fs *FS) chooseLocked(n *node, write bool) (ioMode, error) {
-	io := n.ioLocked()
-	if io.id != 0 && io.idLow == n.up {
-		fs.closeBackingLocked(n)
+// joinsLocked tells whether an open that is decided about like that can join
+// those that live. Where not, the node is to be retired.
+// Precondition: n.mu is held, an open lives.
+func (n *node) joinsLocked(d *decision) bool {
+	io := n.io
+	if io.mode == modeServer {
+		return d.caller == io.caller || d.tag != 0 && d.tag == io.cacheTag
 	}
-	if why, err := fs.keepFromPassthrough(n, write); err != nil || why != "" {
-		io.refused = why
-		return modeServer, err
+	if d.why == "" && d.from == io.from {
+		return true
 	}
-	if io.id != 0 {
-		return modePassthrough, nil
-	}
-	if err := fs.openBackingLocked(n); err != nil {
-		io.refused = refusal(err)
-		return modeServer, nil
-	}
-	io.refused = ""
-	return modePassthrough, nil
+	// What is being written to upper through the mount shows its writers no
+	// more than they know. It is judged again when they have closed it.
+	return n.up && io.gen == d.gen
 }
 
-// keepFromPassthrough gives the reason for which a file is not even offered to
-// the kernel; "" if there is none.
-func (fs *FS) keepFromPassthrough(n *node, write bool) (string, error) {
+// chooseLocked decides how the first open of a file is served.
+// Precondition: n.mu is held for writing; no open lives.
+func (fs *FS) chooseLocked(n *node, d *decision) ioMode {
+	io := n.ioLocked()
+	if io.id != 0 && (io.idLow == n.up || io.from != d.from || d.from != Self && io.gen != d.gen) {
+		fs.closeBackingLocked(n)
+	}
+	io.gen, io.caller = d.gen, d.caller
+	io.refused = d.why
+	if io.refused == "" {
+		io.refused = fs.keepFromPassthrough(n)
+	}
+	if io.refused != "" {
+		return modeServer
+	}
+	if io.id != 0 {
+		return modePassthrough
+	}
+	if err := fs.openBackingLocked(n, d); err != nil {
+		io.refused = refusal(err)
+		return modeServer
+	}
+	return modePassthrough
+}
+
+// keepFromPassthrough gives the reason, apart from the policy's, for which a
+// file is not even offered to the kernel; "" if there is none.
+func (fs *FS) keepFromPassthrough(n *node) string {
 	layer := 0
 	if !n.up {
 		layer = n.low.d.Layer().Index
 	}
-	if why, err := fs.decideFile(FileQuery{Ino: n.ino, Layer: layer, Write: write}); why != "" || err != nil {
-		return why, err
-	}
 	if why := fs.noPassthrough[layer]; why != "" {
-		return why, nil
+		return why
 	}
 	if fs.coherent && !n.up {
-		return "io=coherent: a lower file of a writable mount", nil
+		return "io=coherent: a lower file of a writable mount"
 	}
-	return "", nil
+	return ""
 }
 
 // refusal says in words why the kernel would not take a backing file.
@@ -183,9 +212,19 @@ func refusal(err error) string {
 	return err.Error()
 }
 
-// openBackingLocked registers the node's file with the kernel.
+// openBackingLocked registers the node's file, or the one that a plan shows in
+// its place, with the kernel.
 // Precondition: n.mu is held for writing.
-func (fs *FS) openBackingLocked(n *node) error {
+func (fs *FS) openBackingLocked(n *node, d *decision) error {
+	if d.from != Self {
+		d.plan.mu.Lock()
+		defer d.plan.mu.Unlock()
+		b, err := d.plan.backing(d.from)
+		if err != nil {
+			return err
+		}
+		return fs.registerLocked(n, b.fd, d.from)
+	}
 	r, err := fs.dataRefLocked(n)
 	if err != nil {
 		return err
@@ -195,17 +234,17 @@ func (fs *FS) openBackingLocked(n *node) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return fs.registerLocked(n, fd)
+	return fs.registerLocked(n, fd, Self)
 }
 
-// registerLocked registers an open descriptor of the node's file.
-func (fs *FS) registerLocked(n *node, fd int) error {
+// registerLocked registers an open descriptor.
+func (fs *FS) registerLocked(n *node, fd int, from Backing) error {
 	id, err := fs.dev.backingOpen(fd)
 	if err != nil {
 		return err
 	}
 	io := n.ioLocked()
-	io.id, io.idLow = id, !n.up
+	io.id, io.idLow, io.from = id, !n.up, from
 	return nil
 }
 
@@ -253,18 +292,29 @@ func (n *node) noteReleaseLocked(flags uint32) {
 	}
 }
 
-// admitLocked lets one more open in and fills the answer.
+// admitLocked lets one more open in and fills the answer: errRetry if it must
+// not join those that live, and the node was retired.
 // Precondition: n.mu is held for writing.
-func (fs *FS) admitLocked(n *node, write bool, out *fuse.OpenOut) error {
+func (fs *FS) admitLocked(n *node, write bool, who Caller, out *fuse.OpenOut) error {
 	io := n.ioLocked()
+	d, err := fs.decideLocked(n, askHow{write: write, who: who})
+	if err != nil {
+		return err
+	}
+	defer d.closeUnused()
+	if io.opens > 0 && !n.joinsLocked(&d) {
+		fs.retireLocked(n)
+		fs.count.policyRetired.Add(1)
+		return errRetry
+	}
 	if io.opens == 0 {
-		mode, err := fs.chooseLocked(n, write)
-		if err != nil {
-			return err
-		}
-		io.mode = mode
+		io.mode = fs.chooseLocked(n, &d)
+	}
+	if err := fs.checkShownLocked(n, &d); err != nil {
+		return err
 	}
 	if io.mode == modePassthrough {
+		io.rule = d.rule
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 		out.BackingID = io.id
 		io.opens++
@@ -274,14 +324,62 @@ func (fs *FS) admitLocked(n *node, write bool, out *fuse.OpenOut) error {
 	if err := fs.openServerLocked(n, write); err != nil {
 		return err
 	}
+	out.OpenFlags = fuse.FOPEN_NOFLUSH
+	if io.serveLocked(&d) && !n.up {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
 	io.opens++
 	fs.count.server.Add(1)
 	fs.count.refuse(io.refused)
-	out.OpenFlags = fuse.FOPEN_NOFLUSH
-	if !n.up {
-		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
-	}
 	return nil
+}
+
+// serveLocked makes the decision that of all handles served by the daemon, and
+// tells whether the kernel's pages, if it has any, hold what it shows.
+func (io *ioState) serveLocked(d *decision) (keep bool) {
+	keep = d.tag != 0 && (io.cacheTag == 0 || io.cacheTag == d.tag)
+	io.plan.close()
+	io.plan, d.plan = d.plan, nil
+	io.data, io.rule, io.caller, io.gen = d.data, d.rule, d.caller, d.gen
+	if io.cacheTag = d.tag; d.tag == 0 {
+		io.cacheTag = unknownTag
+	}
+	return keep
+}
+
+// unknownTag is of pages about which nothing is known: equal to no decision's.
+const unknownTag = ^uint64(0)
+
+// closeUnused closes the plan of a decision that nobody took over.
+func (d *decision) closeUnused() {
+	d.plan.close()
+	d.plan = nil
+}
+
+// checkShownLocked has the kernel forget the attributes of a file whose size
+// is another now than it was told.
+func (fs *FS) checkShownLocked(n *node, d *decision) error {
+	if fs.pol() == nil || d.gen == 0 || n.up {
+		return nil
+	}
+	size := int64(0)
+	if d.plan != nil {
+		size = d.plan.size
+	} else {
+		var st unix.Stat_t
+		r, err := fs.refLocked(n)
+		if err == nil {
+			err = r.stat(&st)
+		}
+		if err != nil {
+			return err
+		}
+		size = st.Size
+	}
+	if old := n.shown.Swap(size + 1); old == 0 || old == size+1 || fs.dev == nil {
+		return nil
+	}
+	return fs.dev.invalAttr(n.id)
 }
 
 // openServerLocked opens the descriptors through which the daemon serves.
@@ -315,6 +413,8 @@ func (fs *FS) closeServerFilesLocked(n *node) {
 	if n.io == nil {
 		return
 	}
+	n.io.plan.close()
+	n.io.plan, n.io.data = nil, nil
 	for _, fd := range []*int{&n.io.rd, &n.io.wr} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
@@ -326,7 +426,11 @@ func (fs *FS) closeServerFilesLocked(n *node) {
 // followCopyUpLocked makes served handles see the copy from now on.
 // Precondition: n.mu is held for writing, n.up was just set.
 func (fs *FS) followCopyUpLocked(n *node) error {
-	if n.io == nil || n.io.rd < 0 {
+	if n.io == nil || n.io.mode != modeServer || n.io.opens == 0 {
+		return nil
+	}
+	fs.redecideLocked(n)
+	if n.io.rd < 0 {
 		return nil
 	}
 	r, err := fs.refLocked(n)
@@ -340,4 +444,24 @@ func (fs *FS) followCopyUpLocked(n *node) error {
 	_ = unix.Close(n.io.rd)
 	n.io.rd = fd
 	return nil
+}
+
+// redecideLocked asks the policy anew about a file that the daemon serves, for
+// those that have it open. If it gives no answer, they get EIO.
+// Precondition: n.mu is held for writing.
+func (fs *FS) redecideLocked(n *node) {
+	if fs.pol() == nil && n.io.plan == nil && n.io.data == nil {
+		return
+	}
+	d, err := fs.decideLocked(n, askHow{write: n.io.write > 0, who: n.io.caller})
+	if err != nil {
+		d = decision{gen: d.gen, caller: n.io.caller, plan: fs.failingPlan(err)}
+	}
+	n.io.serveLocked(&d)
+}
+
+// failingPlan shows nothing but an error.
+func (fs *FS) failingPlan(err error) *planFile {
+	return &planFile{fs: fs, size: 1<<63 - 1, files: map[Backing]backingFile{},
+		plan: &Plan{Window: func(int64) (Window, error) { return Window{}, err }}}
 }

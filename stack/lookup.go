@@ -17,16 +17,21 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 	if p == nil || p.dir == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	n, err := fs.child(p, name)
-	if err == syscall.ENOENT {
+	n, err := fs.child(p, name, callerOf(h))
+	switch err {
+	case nil:
+		return fs.entry(n, out)
+	case syscall.ENOENT:
 		out.SetEntryTimeout(fs.timeout)
 		return fuse.OK
+	case errHidden: // from this caller, for now: the kernel must not keep it
+		return fuse.OK
 	}
-	if err != nil {
-		return fs.status(err)
-	}
-	return fs.entry(n, out)
+	return fs.status(err)
 }
+
+// callerOf is who made a request.
+func callerOf(h *fuse.InHeader) Caller { return Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid} }
 
 // entry fills the answer about a node that was just referenced; on failure the
 // reference is given back.
@@ -47,47 +52,104 @@ func (fs *FS) entry(n *node, out *fuse.EntryOut) fuse.Status {
 func (fs *FS) entryHead(n *node, out *fuse.EntryOut) {
 	out.NodeId = n.id
 	out.Generation = 1
-	out.SetEntryTimeout(fs.timeout)
+	out.SetEntryTimeout(fs.entryTTL(n))
 	out.SetAttrTimeout(fs.timeout)
 }
 
 // child finds the node of a name and takes a reference to it for the kernel.
-func (fs *FS) child(p *node, name string) (*node, error) {
-	p.mu.RLock()
-	if c := p.dir.children[name]; c != nil && c.succ.Load() == nil && fs.nodes.ref(c) {
+// The error is errHidden, not ENOENT, for a name that the policy hides.
+func (fs *FS) child(p *node, name string, who Caller) (*node, error) {
+	if fs.pol() == nil {
+		p.mu.RLock()
+		if c := p.dir.children[name]; c != nil && c.succ.Load() == nil && fs.nodes.ref(c) {
+			p.mu.RUnlock()
+			return c, nil
+		}
 		p.mu.RUnlock()
-		return c, nil
 	}
-	p.mu.RUnlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fs.childLocked(p, name)
+	return fs.childLocked(p, name, who)
 }
 
 // childLocked is child with p.mu held for writing.
-func (fs *FS) childLocked(p *node, name string) (*node, error) {
-	if c := p.dir.children[name]; c != nil {
-		if s := c.current(); s != c {
-			c.lookedUpAgain()
-			c = s
-			fs.adopt(p, name, c)
+func (fs *FS) childLocked(p *node, name string, who Caller) (*node, error) {
+	if p.detached {
+		return nil, syscall.ESTALE
+	}
+	if fs.pol() != nil {
+		if sc := fs.scope(fs.placeOf(p, name)); sc.NamesByCaller {
+			return fs.childFor(p, name, who)
 		}
-		if fs.nodes.ref(c) {
+	}
+	if c := fs.knownChild(p, name); c != nil {
+		if fs.entryTTL(c) >= fs.timeout {
 			return c, nil
 		}
+		fs.unrefLater(c)
+		return fs.childFor(p, name, who)
 	}
-	if p.unlinked {
-		return nil, syscall.ENOENT
+	if err := fs.absent(p, name); err != nil {
+		return nil, err
 	}
-	if p.dir.list != nil && p.dir.list.absent(name) {
-		if len(name) > unix.NAME_MAX {
-			return nil, syscall.ENAMETOOLONG
-		}
-		return nil, syscall.ENOENT
-	}
-	f, err := fs.resolve(p, name)
+	f, err := fs.resolve(p, name, who)
 	if err != nil {
 		return nil, err
+	}
+	return fs.install(p, name, f), nil
+}
+
+// knownChild takes a reference to the node that is known under a key of the
+// directory's children. Precondition: p.mu is held for writing.
+func (fs *FS) knownChild(p *node, key string) *node {
+	c := p.dir.children[key]
+	if c == nil {
+		return nil
+	}
+	if s := c.current(); s != c {
+		c.lookedUpAgain()
+		c = s
+		fs.adopt(p, key, c)
+	}
+	if !fs.nodes.ref(c) {
+		return nil
+	}
+	return c
+}
+
+// absent tells, without looking into a layer, that there is no such name.
+func (fs *FS) absent(p *node, name string) error {
+	switch {
+	case p.unlinked:
+		return syscall.ENOENT
+	case p.dir.list == nil || !p.dir.list.absent(name):
+		return nil
+	case len(name) > unix.NAME_MAX:
+		return syscall.ENAMETOOLONG
+	}
+	return syscall.ENOENT
+}
+
+// childFor is childLocked where the answer is not kept: the policy is asked
+// each time, and the node that its answer leads to is found again.
+func (fs *FS) childFor(p *node, name string, who Caller) (*node, error) {
+	if err := fs.absent(p, name); err != nil {
+		return nil, err
+	}
+	f, err := fs.resolve(p, name, who)
+	if err != nil {
+		return nil, err
+	}
+	key := name
+	if f.variant != "" && !f.up {
+		key = f.variant
+	}
+	if c := fs.knownChild(p, key); c != nil {
+		if c.is(f) {
+			return c, nil
+		}
+		fs.detach(p, key, name, c)
+		fs.unrefLater(c)
 	}
 	return fs.install(p, name, f), nil
 }
@@ -100,8 +162,12 @@ func (fs *FS) install(p *node, name string, f *found) *node {
 		ino: f.ino, typ: f.typ, orphan: -1, up: f.up,
 		low: f.file, origin: f.origin, hard: f.hard,
 	}
+	if f.ruled {
+		n.ttl.Store(int64(f.ttl) + 1)
+	}
 	if f.typ == unix.S_IFDIR {
 		n.dir = &dirState{low: f.low, mark: f.mark}
+		n.dir.at.Store(&dirAt{parent: p, name: name})
 		if f.upDir != nil {
 			n.dir.upDir.Store(f.upDir)
 		}
@@ -111,7 +177,11 @@ func (fs *FS) install(p *node, name string, f *found) *node {
 		n = fs.shareNode(n)
 	}
 	fs.nameNode(n, p, name)
-	fs.adopt(p, name, n)
+	key := name
+	if f.variant != "" && !n.up {
+		key, p.dir.variants = f.variant, true
+	}
+	fs.adopt(p, key, n)
 	return n
 }
 

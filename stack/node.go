@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,6 +31,9 @@ type node struct {
 	dead atomic.Bool
 	// pinned nodes are not given back to the kernel's count: the root.
 	pinned bool
+	// ttl is how long the kernel may keep the node's name, in ns, + 1; 0: as
+	// long as any name. Set by the policy.
+	ttl atomic.Int64
 
 	// copying lets one copy-up of the node run at a time.
 	copying sync.Mutex
@@ -49,6 +53,18 @@ type node struct {
 	orphan layers.FD
 	// unlinked: no name is left in the merged tree.
 	unlinked bool
+	// overtaken: a copy-up is why there is a successor, so that the node's
+	// handles show the lower file.
+	overtaken bool
+	// detached: a policy took the names away. It is not written through, and a
+	// directory shows nothing: ESTALE.
+	detached bool
+	// held has a bit for each lower layer with a version of the path, shown is
+	// the size last shown + 1; both for a policy (decision.go).
+	held  atomic.Uint64
+	shown atomic.Int64
+	// lastPlace is the place of the last name of a file that has none left.
+	lastPlace string
 
 	// low is where the inode is, or was before its copy-up, in a lower
 	// layer; d is nil if it has none. Immutable for non-directories.
@@ -438,9 +454,7 @@ func (fs *FS) release(n *node) (held []*node) {
 	fs.hardForget(n)
 	for _, a := range names {
 		a.parent.mu.Lock()
-		if c := a.parent.dir.children[a.name]; c != nil && c.current() == n {
-			delete(a.parent.dir.children, a.name)
-		}
+		a.parent.dir.forgetChild(a.name, n)
 		a.parent.mu.Unlock()
 		held = append(held, a.parent)
 	}
@@ -448,4 +462,20 @@ func (fs *FS) release(n *node) (held []*node) {
 		held = append(held, s)
 	}
 	return held
+}
+
+// forgetChild takes a dead node out of the children of a name.
+// Precondition: the directory's mu is held for writing.
+func (d *dirState) forgetChild(name string, n *node) {
+	if c := d.children[name]; c != nil && c.current() == n {
+		delete(d.children, name)
+	}
+	if !d.variants {
+		return
+	}
+	for key, c := range d.children {
+		if base, _, _ := strings.Cut(key, "/"); base == name && c.current() == n {
+			delete(d.children, key)
+		}
+	}
 }

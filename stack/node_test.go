@@ -163,14 +163,14 @@ func TestNodeNames(t *testing.T) {
 func TestChildReferences(t *testing.T) {
 	cfg := mountDirs(t, layer(t, "file a 1", "link a b", "file d/e/f 1"))
 	fs := openFS(t, cfg)
-	a, err := fs.child(fs.root, "a")
+	a, err := fs.child(fs.root, "a", Nobody)
 	must(t, err)
-	b, err := fs.child(fs.root, "b")
+	b, err := fs.child(fs.root, "b", Nobody)
 	must(t, err)
 	if a != b || a.lookups != 2 || len(a.names) != 2 {
 		t.Errorf("two names of an inode: %p %+v, %p %+v", a, a.names, b, b.names)
 	}
-	if _, err := fs.child(fs.root, "none"); err != unix.ENOENT {
+	if _, err := fs.child(fs.root, "none", Nobody); err != unix.ENOENT {
 		t.Errorf("none: %v", err)
 	}
 	fs.Forget(a.id, 2)

@@ -22,7 +22,10 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	trunc := in.Flags&unix.O_TRUNC != 0
 	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY || trunc
 	if n.succ.Load() != nil {
-		return fs.openRetired(n, write, in.Pid, out)
+		return fs.openRetired(n, write, callerOf(&in.InHeader), out)
+	}
+	if err := fs.stillShown(n, callerOf(&in.InHeader)); err != nil {
+		return fs.status(err)
 	}
 	if write {
 		if _, err := fs.forWrite(n, trunc); err != nil {
@@ -44,7 +47,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 			return fs.status(err)
 		}
 	}
-	if err := fs.admitLocked(n, write, out); err != nil {
+	if err := fs.admitLocked(n, write, callerOf(&in.InHeader), out); err != nil {
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
@@ -98,16 +101,75 @@ const staleWindow = time.Second
 // kernel, told ESTALE, looks up again and comes to the successor. Who comes
 // back to the same node holds it by descriptor (/proc/self/fd) and gets, for
 // reading, what that descriptor shows.
-func (fs *FS) openRetired(n *node, write bool, pid uint32, out *fuse.OpenOut) fuse.Status {
+func (fs *FS) openRetired(n *node, write bool, who Caller, out *fuse.OpenOut) fuse.Status {
+	ruled, err := fs.isRuled(n.current())
+	if err != nil {
+		return fs.status(err)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	io := n.ioLocked()
-	if !write && io.stalePid == pid && time.Since(io.staleTime) < staleWindow && n.lowerLive() {
-		return fs.status(fs.admitLocked(n, false, out))
+	if !write && !ruled && n.overtaken && io.stalePid == who.PID && time.Since(io.staleTime) < staleWindow && n.lowerLive() {
+		return fs.status(fs.admitLocked(n, false, who, out))
 	}
-	io.stalePid, io.staleTime = pid, time.Now()
+	io.stalePid, io.staleTime = who.PID, time.Now()
 	fs.count.stale.Add(1)
 	return fuse.Status(errRetry)
+}
+
+// isRuled tells whether the policy has a say about a file.
+func (fs *FS) isRuled(n *node) (bool, error) {
+	if fs.pol() == nil {
+		return false, nil
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	sc, _, err := fs.governedLocked(n)
+	return sc.Files, err
+}
+
+// stillShown asks the policy again about the name of a file that is opened:
+// what it goes by may have changed without a word. ESTALE makes the kernel look
+// the name up again.
+func (fs *FS) stillShown(n *node, who Caller) error {
+	if fs.pol() == nil {
+		return nil
+	}
+	n.mu.RLock()
+	names := n.names
+	n.mu.RUnlock()
+	for _, a := range names {
+		// Where the caller matters the name was asked about just now.
+		if sc := fs.scope(fs.placeOf(a.parent, a.name)); !sc.Names || sc.NamesByCaller {
+			return nil
+		}
+	}
+	for _, a := range names {
+		if same, err := fs.stillLeads(a, n, who); same || err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	fs.count.stale.Add(1)
+	return errRetry
+}
+
+// stillLeads tells whether a name leads to a node as it did; if not, it is
+// taken from it.
+func (fs *FS) stillLeads(a nameRef, n *node, who Caller) (bool, error) {
+	a.parent.mu.Lock()
+	defer a.parent.mu.Unlock()
+	f, err := fs.resolve(a.parent, a.name, who)
+	if err == nil && n.is(f) {
+		return true, nil
+	}
+	if err != nil && err != errHidden && err != syscall.ENOENT {
+		return false, err
+	}
+	fs.detach(a.parent, a.name, a.name, n)
+	return false, nil
 }
 
 // lookedUpAgain notes that a name of a retired node led to its successor.
@@ -141,8 +203,20 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 }
 
-// OpenDir is answered ENOSYS: the kernel then opens directories by itself and
-// keeps their listings (FUSE_NO_OPENDIR_SUPPORT).
-func (fs *FS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
-	return fuse.ENOSYS
+// OpenDir is answered ENOSYS without a policy: the kernel then opens
+// directories by itself and keeps their listings (FUSE_NO_OPENDIR_SUPPORT). A
+// mount that began with a policy answers, so that a listing which depends on
+// who asks is not kept.
+func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if !fs.answersOpenDir {
+		return fuse.ENOSYS
+	}
+	n := fs.node(in.NodeId)
+	if n == nil || n.dir == nil || n.isDetached() {
+		return fuse.Status(syscall.ESTALE)
+	}
+	if sc := fs.scope(fs.placeOfDir(n)); !sc.NamesByCaller && !sc.BelowByCaller {
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+	}
+	return fuse.OK
 }

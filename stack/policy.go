@@ -3,43 +3,133 @@
 
 package stack
 
-import "syscall"
+import (
+	"io"
+	"syscall"
+	"time"
+)
 
-// A Policy decides about names and open files. The stack asks it when a name
-// is looked up or listed and when a file is first opened, and keeps the answer
-// with the node; it re-checks each answer,
-// so that a wrong one is EIO and never wrong data. A Policy sees plain types
-// only and must be safe for concurrent use.
+// A Policy decides about names and files. The stack asks it when a name is
+// looked up or listed, when a file is opened, copied up or asked for its size,
+// and, where it wants that, about each read and write that reaches the daemon.
+// The stack re-checks each answer, so that a wrong one is EIO and a count, and
+// never wrong data. A Policy sees plain types only and must be safe for
+// concurrent use. It may be asked with locks of the stack held, so it must not
+// come back to the mount.
 //
 // A nil Policy is the order of the layers alone.
 type Policy interface {
+	// Scope says what the policy has to say about a place, which is asked
+	// about first: see FS.placeOf for what a place is.
+	Scope(place string) Scope
 	// Name decides about a name in a directory. It is asked only for names
-	// that some layer holds.
+	// that some layer holds, where Scope.Names is set.
 	Name(q NameQuery) NameAnswer
-	// File decides how a regular file may be served.
+	// File decides how a regular file is served, where Scope.Files is set.
 	File(q FileQuery) FileAnswer
+	// Attr changes what is shown of attributes, where Scope.Attrs is set.
+	Attr(q AttrQuery) AttrAnswer
+	// Data is asked before and after a read or write that the daemon does,
+	// where Scope.Reads or Scope.Writes is set.
+	Data(q DataQuery) DataAnswer
+	// Epoch is a number that changes when answers may have changed.
+	Epoch() uint64
+	// Close is called when the policy is no longer asked. Plans that it gave
+	// go on working until they are released.
+	Close()
 }
+
+// Scope is what a policy has to say about a place.
+type Scope struct {
+	Names bool // Name is asked about it
+	Files bool // File is asked
+	Attrs bool // Attr is asked
+	// NamesByCaller and FilesByCaller: the answers depend on who asks. Then
+	// the kernel keeps no names; a plan holds for the opens of one caller.
+	NamesByCaller, FilesByCaller bool
+	Reads, Writes                bool // Data is asked; the file is not passed through
+	// Below: the policy has more to say about places below this one, and
+	// BelowByCaller that some of that depends on who asks.
+	Below, BelowByCaller bool
+}
+
+// any tells whether the policy says anything about what is at the place.
+func (s Scope) any() bool { return s.Names || s.Files || s.Attrs }
+
+// Caller is who asks: the process that made the request.
+type Caller struct{ UID, GID, PID uint32 }
+
+// NobodyID stands for an unknown id.
+const NobodyID = ^uint32(0)
+
+// Nobody asks for everybody: what is answered is shared.
+var Nobody = Caller{NobodyID, NobodyID, NobodyID}
+
+// mounter asks where the daemon looks for itself: root.
+var mounter = Caller{}
 
 // NameQuery asks about one name.
 type NameQuery struct {
+	Place  string // of the name
 	Parent uint64 // st_ino of the directory
 	Name   string
 	Type   uint32 // S_IFMT bits of the entry that would be shown
 	Layer  int    // the layer it comes from: 0 upper, 1 the topmost lower; -1 in a listing, which does not tell
+	// Holders has bit k for each layer k that holds the name and may be
+	// chosen; layers from 63 on have no bit. In a listing it is 0.
+	Holders uint64
+	Layers  int // how many layers there are, upper included
+	Listing bool
+	Caller  Caller
+	// Mode and Size are of the entry that would be shown, in a lookup.
+	Mode uint32
+	Size int64
+	Ino  uint64 // its st_ino
+	// After is set when the policy asked, by NameAnswer.Again, to see what
+	// its choice came to.
+	After bool
 }
 
 // NameAnswer is the decision about a name.
 type NameAnswer struct {
 	Hide  bool          // as if no layer had the name
 	Errno syscall.Errno // not 0: the lookup fails with it
+	// Layer, if not 0, is the lower layer that the name comes from; Skip has
+	// the bits of lower layers to pass over. What is in upper stays there.
+	// For a directory they say from which layers it is merged; then they
+	// must not depend on the caller.
+	Layer int
+	Skip  uint64
+	// NoCache: ask again the next time. TTL, if not 0: the kernel keeps the
+	// answer no longer than that.
+	NoCache bool
+	TTL     time.Duration
+	Again   bool // ask once more about what the choice came to, with After set
 }
 
 // FileQuery asks about one regular file.
 type FileQuery struct {
-	Ino   uint64
-	Size  int64
-	Layer int
-	Write bool
+	Place   string
+	Name    string
+	Parent  uint64 // st_ino of the directory of Name, 0 if it has no name left
+	Ino     uint64
+	Size    int64  // of the file that serves the name
+	Mtime   int64  // ns since 1970
+	Mode    uint32 // st_mode
+	Layer   int
+	Holders uint64 // as in NameQuery
+	Layers  int
+	Write   bool // opened for writing
+	// AttrOnly: only the size is asked for, extents are not looked at.
+	AttrOnly bool
+	// CopyUp: what the answer shows is about to be copied to upper.
+	CopyUp bool
+	// Copied: the file is in upper and was copied there through a plan; it
+	// already looks as that plan said.
+	Copied bool
+	Caller Caller
+	// Data reads the file that serves the name. Not with AttrOnly.
+	Data io.ReaderAt
 }
 
 // FileAnswer is the decision about a file.
@@ -49,64 +139,151 @@ type FileAnswer struct {
 	Server bool
 	Why    string
 	Errno  syscall.Errno // not 0: the open fails with it
+	// Plan says of what the file is made; nil: the file as it is. The stack
+	// releases it.
+	Plan *Plan
+	// Rule names what decided, for those who ask why.
+	Rule string
 }
 
-// TablePolicy is a static policy: names to hide anywhere in the tree, and
-// whether files are kept from passthrough.
-type TablePolicy struct {
-	Hide   map[string]bool // by name
-	Server string          // not empty: the reason for which no file is passed through
+// AttrQuery asks what to show of a regular file's, or any other inode's,
+// attributes.
+type AttrQuery struct {
+	Place string
+	Ino   uint64
+	Mode  uint32
+	Size  int64 // as shown
+	Mtime int64 // ns since 1970
+	Layer int
 }
 
-// Name implements Policy.
-func (p *TablePolicy) Name(q NameQuery) NameAnswer { return NameAnswer{Hide: p.Hide[q.Name]} }
-
-// File implements Policy.
-func (p *TablePolicy) File(FileQuery) FileAnswer {
-	return FileAnswer{Server: p.Server != "", Why: p.Server}
+// AttrAnswer changes what is shown. Nothing else can be changed, and a mode
+// only loses bits, so that no access is widened.
+type AttrAnswer struct {
+	Errno     syscall.Errno
+	SetMtime  bool
+	Mtime     int64
+	ClearMode uint32 // of the permission and set-ID bits
 }
+
+// DataQuery asks about a read or a write of the daemon.
+type DataQuery struct {
+	FileQuery
+	Off   int64
+	Len   int
+	After bool
+	Data  []byte // what is to be written, or was read
+}
+
+// DataAnswer is the decision about it.
+type DataAnswer struct {
+	Errno syscall.Errno
+	// Window, in the answer before a read, replaces the plan for the bytes
+	// asked about.
+	Window *Window
+	// Parts are what Window's extents name.
+	Parts []Part
+}
+
+// OnlyNames is embedded by policies that decide about names and whole files
+// alone: the rest of Policy, without a say.
+type OnlyNames struct{}
+
+// Scope implements Policy: asked about every name and every file.
+func (OnlyNames) Scope(string) Scope { return Scope{Names: true, Files: true} }
+
+// Attr implements Policy.
+func (OnlyNames) Attr(AttrQuery) AttrAnswer { return AttrAnswer{} }
+
+// Data implements Policy.
+func (OnlyNames) Data(DataQuery) DataAnswer { return DataAnswer{} }
+
+// Epoch implements Policy.
+func (OnlyNames) Epoch() uint64 { return 0 }
+
+// Close implements Policy.
+func (OnlyNames) Close() {}
 
 // maxErrno is the largest error that the kernel takes in an answer; it does
 // not even wake the caller up for a larger one (fs/fuse/dev.c).
 const maxErrno = 511
 
-// decide asks the policy about a name that a layer holds. It returns 0 when
-// the name may be shown, ENOENT when it is hidden, EIO for an answer that is
-// no errno, or none at all: a panic.
-func (fs *FS) decide(q NameQuery) (e syscall.Errno) {
-	if fs.policy == nil {
-		return 0
-	}
-	defer fs.policyPanics(func() { e = syscall.EIO })
-	a := fs.policy.Name(q)
-	switch {
-	case a.Errno > maxErrno:
-		return syscall.EIO
-	case a.Errno != 0:
-		return a.Errno
-	case a.Hide:
-		return syscall.ENOENT
-	}
-	return 0
+// policyState is the policy in force.
+type policyState struct {
+	Policy
+	gen uint64 // counts replacements
 }
 
-// decideFile asks the policy about a regular file: why it is not to be passed
-// through ("" if it may be), or the error with which its open fails.
-func (fs *FS) decideFile(q FileQuery) (why string, err error) {
-	if fs.policy == nil {
-		return "", nil
+// pol is the policy in force, nil if there is none.
+func (fs *FS) pol() *policyState { return fs.policy.Load() }
+
+// scope is what the policy in force says about a place.
+func (fs *FS) scope(place string) (s Scope) {
+	p := fs.pol()
+	if p == nil {
+		return Scope{}
 	}
-	defer fs.policyPanics(func() { why, err = "", syscall.EIO })
-	a := fs.policy.File(q)
+	defer fs.policyPanics(func() { s = Scope{Names: true, Files: true} }) // and then is asked, and fails
+	return p.Scope(place)
+}
+
+// decide asks the policy about a name that a layer holds. The error is
+// errHidden for a name that is to be hidden, EIO for an answer that is no
+// errno, or none at all: a panic.
+func (fs *FS) decide(q NameQuery) (a NameAnswer, err error) {
+	p := fs.pol()
+	if p == nil {
+		return NameAnswer{}, nil
+	}
+	defer fs.policyPanics(func() { a, err = NameAnswer{}, syscall.EIO })
+	a = p.Name(q)
 	switch {
 	case a.Errno > maxErrno:
-		return "", syscall.EIO
+		return a, fs.wrongAnswer(q.Place, "errno %d is none", uintptr(a.Errno))
+	case a.Errno == syscall.ENOENT, a.Errno == 0 && a.Hide:
+		return a, errHidden
 	case a.Errno != 0:
-		return "", a.Errno
-	case a.Server:
-		return "policy: " + a.Why, nil
+		return a, a.Errno
 	}
-	return "", nil
+	return a, nil
+}
+
+// askFile asks the policy about a regular file.
+func (fs *FS) askFile(q FileQuery) (a FileAnswer, err error) {
+	p := fs.pol()
+	if p == nil {
+		return FileAnswer{}, nil
+	}
+	defer fs.policyPanics(func() { a, err = FileAnswer{}, syscall.EIO })
+	a = p.File(q)
+	switch {
+	case a.Errno > maxErrno:
+		err = fs.wrongAnswer(q.Place, "errno %d is none", uintptr(a.Errno))
+	case a.Errno != 0:
+		err = a.Errno
+	}
+	if err != nil {
+		a.Plan.release()
+		a.Plan = nil
+	}
+	return a, err
+}
+
+// askData asks the policy about a read or write of the daemon.
+func (fs *FS) askData(q DataQuery) (a DataAnswer, err error) {
+	p := fs.pol()
+	if p == nil {
+		return a, nil
+	}
+	defer fs.policyPanics(func() { a, err = DataAnswer{}, syscall.EIO })
+	a = p.Data(q)
+	switch {
+	case a.Errno > maxErrno:
+		return DataAnswer{}, fs.wrongAnswer(q.Place, "errno %d is none", uintptr(a.Errno))
+	case a.Errno != 0:
+		return DataAnswer{}, a.Errno
+	}
+	return a, nil
 }
 
 // policyPanics, deferred, keeps a policy's panic from whoever holds locks.
@@ -116,3 +293,23 @@ func (fs *FS) policyPanics(answer func()) {
 		answer()
 	}
 }
+
+// hiddenError is ENOENT for a name that a layer holds and the policy hides.
+type hiddenError struct{}
+
+var errHidden error = hiddenError{}
+
+// Error implements error.
+func (hiddenError) Error() string { return "hidden by the policy" }
+
+// Unwrap makes it ENOENT for users.
+func (hiddenError) Unwrap() error { return syscall.ENOENT }
+
+// wrongError is a wrong answer of a policy: EIO, in words.
+type wrongError struct{ msg string }
+
+// Error implements error.
+func (e *wrongError) Error() string { return e.msg }
+
+// Unwrap makes it EIO for users.
+func (e *wrongError) Unwrap() error { return syscall.EIO }

@@ -24,7 +24,6 @@ type listing struct {
 	byName map[string]int // index in ents; nil until needed
 	next   uint64
 	live   int
-	hidden int // entries that a policy hides
 }
 
 type listEnt struct {
@@ -113,26 +112,16 @@ func (fs *FS) loadList(n *node) error {
 		l.ents = append(l.ents, listEnt{name: name, cookie: l.next, ino: ino, typ: typ})
 		l.next++
 	}
-	seen, err := fs.listUpper(n, l, put)
+	seen, err := fs.listUpper(n, put)
 	if err != nil {
 		return err
 	}
 	if n.dir.low != nil {
-		var failed error
 		err = n.dir.low.list(fs, func(name string, ino uint64, typ uint8) {
-			if _, ours := seen[name]; ours || n.dir.covered(name) || failed != nil {
-				return
-			}
-			show, err := fs.shown(n, name, typ)
-			if failed = err; show {
+			if _, ours := seen[name]; !ours && !n.dir.covered(name) {
 				put(name, ino, typ)
-			} else {
-				l.hidden++
 			}
 		})
-		if err == nil {
-			err = failed
-		}
 	}
 	if err != nil {
 		return err
@@ -152,19 +141,29 @@ func (fs *FS) makeList(n *node) error {
 // shown asks the policy whether a listing may show a name. A name whose lookup
 // the policy refuses is listed; a policy that gives no answer fails the
 // listing with EIO, for it may have meant to hide the name.
-func (fs *FS) shown(n *node, name string, typ uint8) (bool, error) {
-	switch e := fs.decide(NameQuery{Parent: n.ino, Name: name, Type: uint32(typ) << 12, Layer: -1}); e {
-	case syscall.ENOENT:
+func (fs *FS) shown(n *node, dirPlace string, e *listEnt, who Caller) (bool, error) {
+	place := joinPlace(dirPlace, e.name)
+	sc := fs.scope(place)
+	if !sc.Names {
+		return true, nil
+	}
+	if !sc.NamesByCaller {
+		who = Nobody
+	}
+	_, err := fs.decide(NameQuery{Place: place, Parent: n.ino, Name: e.name, Type: uint32(e.typ) << 12, Layer: -1,
+		Layers: len(fs.layers), Listing: true, Caller: who})
+	switch {
+	case err == errHidden:
 		return false, nil
-	case syscall.EIO:
-		return false, e
+	case err != nil && toErrno(err) == syscall.EIO:
+		return false, err
 	}
 	return true, nil
 }
 
 // listUpper puts what the upper directory shows, and returns all names about
 // which upper has a say, whiteouts among them.
-func (fs *FS) listUpper(n *node, l *listing, put func(string, uint64, uint8)) (map[string]struct{}, error) {
+func (fs *FS) listUpper(n *node, put func(string, uint64, uint8)) (map[string]struct{}, error) {
 	up := n.dir.upper()
 	if up == nil || n.unlinked {
 		return nil, nil
@@ -188,13 +187,8 @@ func (fs *FS) listUpper(n *node, l *listing, put func(string, uint64, uint8)) (m
 		if typ == dtWhiteout {
 			return nil
 		}
-		show, err := fs.shown(n, s, typ)
-		if show {
-			put(s, ino, typ)
-		} else {
-			l.hidden++
-		}
-		return err
+		put(s, ino, typ)
+		return nil
 	})
 	for _, name := range hidden {
 		seen[name] = struct{}{}
@@ -205,7 +199,7 @@ func (fs *FS) listUpper(n *node, l *listing, put func(string, uint64, uint8)) (m
 // ReadDir lists names. The kernel asks for ReadDirPlus instead.
 func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return fs.readdir(in, func(n *node, name string, e fuse.DirEntry) (bool, error) {
-		c, err := fs.child(n, name)
+		c, err := fs.child(n, name, callerOf(&in.InHeader))
 		if err != nil {
 			return true, err
 		}
@@ -218,7 +212,7 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 // ReadDirPlus lists names with their attributes, each a lookup.
 func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return fs.readdir(in, func(n *node, name string, e fuse.DirEntry) (bool, error) {
-		c, err := fs.child(n, name)
+		c, err := fs.child(n, name, callerOf(&in.InHeader))
 		if err != nil {
 			return true, err
 		}
@@ -253,9 +247,16 @@ func (fs *FS) readdir(in *fuse.ReadIn, one func(*node, string, fuse.DirEntry) (b
 	if n == nil || n.dir == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	cookie := in.Offset
+	if n.isDetached() {
+		return fuse.Status(syscall.ESTALE)
+	}
+	cookie, added := in.Offset, false
 	if cookie < firstCookie-1 && !fs.addDots(n, &cookie, dot) {
 		return fuse.OK
+	}
+	dirPlace := ""
+	if fs.pol() != nil {
+		dirPlace = fs.placeOfDir(n)
 	}
 	for {
 		batch, err := fs.listFrom(n, cookie)
@@ -267,9 +268,22 @@ func (fs *FS) readdir(in *fuse.ReadIn, one func(*node, string, fuse.DirEntry) (b
 		}
 		for i := range batch {
 			e := &batch[i]
+			if dirPlace != "" {
+				show, err := fs.shown(n, dirPlace, e, callerOf(&in.InHeader))
+				if err != nil && added {
+					return fuse.OK // what is there is taken first; then the kernel comes back here
+				}
+				if err != nil {
+					return fs.status(err)
+				}
+				if !show {
+					cookie = e.cookie
+					continue
+				}
+			}
 			de := fuse.DirEntry{Name: e.name, Off: e.cookie, Ino: e.ino, Mode: uint32(e.typ) << 12}
 			ok, err := one(n, e.name, de)
-			if err != nil && err != syscall.ENOENT { // ENOENT: removed since
+			if err != nil && err != syscall.ENOENT && err != errHidden { // ENOENT: removed since
 				// The name is shown all the same: one damaged inode must
 				// not make its directory unreadable.
 				fs.status(err)
@@ -278,7 +292,7 @@ func (fs *FS) readdir(in *fuse.ReadIn, one func(*node, string, fuse.DirEntry) (b
 			if !ok {
 				return fuse.OK
 			}
-			cookie = e.cookie
+			cookie, added = e.cookie, true
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (fs *FS) recountDir(n *node) error {
 		}
 	}
 	for _, name := range dirs {
-		c, err := fs.child(n, name)
+		c, err := fs.child(n, name, mounter)
 		if err != nil {
 			if err != syscall.ENOENT {
 				fs.noteError("counting hard links again", err)

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"cmp"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -17,6 +18,7 @@ type move struct {
 	p1, p2   *node
 	n1, n2   string
 	src, dst *node // dst nil: the new name is free
+	who      Caller
 	exchange bool
 	noRepl   bool
 
@@ -36,7 +38,7 @@ func (fs *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, n1, n2 string) fuse.S
 	if p1 == nil || p2 == nil || p1.dir == nil || p2.dir == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	m := &move{p1: p1, p2: p2, n1: n1, n2: n2,
+	m := &move{p1: p1, p2: p2, n1: n1, n2: n2, who: callerOf(&in.InHeader),
 		exchange: in.Flags&unix.RENAME_EXCHANGE != 0,
 		noRepl:   in.Flags&unix.RENAME_NOREPLACE != 0}
 	return fs.status(fs.rename(m))
@@ -53,6 +55,23 @@ func (fs *FS) rename(m *move) error {
 	if m.src == m.dst && !m.exchange {
 		return nil // two names of one inode (rename(2))
 	}
+	if err := fs.renameLocked(m); err != nil {
+		return err
+	}
+	fs.oneVariant(m.p1, m.n1)
+	fs.oneVariant(m.p2, m.n2)
+	return nil
+}
+
+// oneVariant leaves of the variants of a name, which was renamed, the one that
+// it leads to.
+func (fs *FS) oneVariant(p *node, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fs.detachOthers(p, name, p.dir.children[name])
+}
+
+func (fs *FS) renameLocked(m *move) error {
 	unlock := fs.lockMove(m)
 	defer unlock()
 	if err := fs.checkMove(m); err != nil {
@@ -77,15 +96,15 @@ func (fs *FS) prepareMove(m *move) error {
 			return err
 		}
 	}
-	src, err := fs.child(m.p1, m.n1)
+	src, err := fs.child(m.p1, m.n1, m.who)
 	if err != nil {
 		return err
 	}
 	m.src = src
-	dst, err := fs.child(m.p2, m.n2)
+	dst, err := fs.child(m.p2, m.n2, m.who)
 	if err == nil {
 		m.dst = dst
-	} else if err != syscall.ENOENT {
+	} else if err != syscall.ENOENT && err != errHidden {
 		fs.unrefLater(src)
 		return err
 	}
@@ -196,6 +215,11 @@ func (fs *FS) checkMove(m *move) error {
 			}
 		}
 	}
+	if m.dst == nil && fs.pol() != nil { // what is hidden is not replaced
+		if shows, err := fs.lowerShows(m.p2, m.n2); err != nil || shows {
+			return cmp.Or[error](err, syscall.EEXIST)
+		}
+	}
 	var err error
 	m.hide1, err = fs.mustHide(m.p1, m.n1)
 	if err == nil && m.dst == nil {
@@ -262,6 +286,14 @@ func (fs *FS) sweepWhiteouts(n *node) error {
 // new parent may now hold an entry with an origin. Each is true at the old
 // place too, so a cut before the move leaves the visible tree as it was.
 func (fs *FS) markMove(m *move) error {
+	if err := fs.stick(m.src, m.p1, m.n1); err != nil {
+		return err
+	}
+	if m.exchange {
+		if err := fs.stick(m.dst, m.p2, m.n2); err != nil {
+			return err
+		}
+	}
 	if err := fs.markMoved(m.src, m.p2, m.n2); err != nil {
 		return err
 	}
@@ -415,6 +447,9 @@ func (fs *FS) recordMove(m *move) {
 func (fs *FS) placeNode(n, p *node, name string) {
 	fs.addName(n, p, name)
 	fs.adopt(p, name, n)
+	if n.isDir() {
+		n.dir.at.Store(&dirAt{parent: p, name: name})
+	}
 	if p.dir.list != nil {
 		p.dir.list.add(name, n.ino, uint8(n.typ>>12)) // a name that was there keeps its cookie
 	}

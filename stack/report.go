@@ -43,6 +43,7 @@ func (fs *FS) Status() Status {
 	}
 	fs.countStatus(&s)
 	s.Journal = fs.journalStatus()
+	s.Policy = fs.policyStatus()
 	return s
 }
 
@@ -79,7 +80,7 @@ func capNames(c layers.Caps) []string {
 func (fs *FS) countStatus(s *Status) {
 	c := &fs.count
 	s.Opens = OpenStatus{Passthrough: c.passthrough.Load(), Server: c.server.Load(),
-		Retired: c.retired.Load(), Overtaken: c.overtaken.Load(), Stale: c.stale.Load()}
+		Retired: c.retired.Load(), PolicyRetired: c.policyRetired.Load(), Overtaken: c.overtaken.Load(), Stale: c.stale.Load()}
 	s.CopyUps = CopyUpStatus{Files: c.copyFiles.Load(), Dirs: c.copyDirs.Load(), Others: c.copyOthers.Load(),
 		Bytes: c.copyBytes.Load(), Failed: c.copyFailed.Load()}
 	c.mu.Lock()
@@ -101,6 +102,22 @@ func (fs *FS) journalStatus() *JournalStatus {
 		js.Error = st.LastErr.Error()
 	}
 	return js
+}
+
+// policyStatus is what the policy says of itself, and what the mount has
+// counted; nil without one.
+func (fs *FS) policyStatus() *PolicyStatus {
+	p := fs.pol()
+	if p == nil {
+		return nil
+	}
+	s := &PolicyStatus{}
+	if r, ok := p.Policy.(interface{ Status() PolicyStatus }); ok {
+		*s = r.Status()
+	}
+	s.Generation = p.gen
+	s.WrongAnswers += fs.count.wrong.Load()
+	return s
 }
 
 // DumpJournal writes the live journal as text, with the records that were

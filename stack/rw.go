@@ -21,26 +21,28 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if n.io == nil || n.io.rd < 0 && n.io.wr < 0 {
 		return nil, fuse.EBADF
 	}
+	fs.takesLong()
+	got, err := fs.readLocked(n, buf, int64(in.Offset))
+	if err != nil {
+		return nil, fs.status(err)
+	}
+	return fuse.ReadResultData(buf[:got]), fuse.OK
+}
+
+// readLocked reads what the node shows to those who have it open.
+// Precondition: n.mu is held; the daemon serves the file.
+func (fs *FS) readLocked(n *node, buf []byte, off int64) (int, error) {
 	fd := n.io.wr
 	if fd < 0 {
 		fd = n.io.rd
 	}
-	fs.takesLong()
-	got := 0
-	for got < len(buf) {
-		k, err := unix.Pread(fd, buf[got:], int64(in.Offset)+int64(got))
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, fs.status(err)
-		}
-		if k == 0 {
-			break
-		}
-		got += k
+	switch {
+	case n.io.data != nil && n.io.data.reads:
+		return fs.readAsking(n.io, buf, off, fd)
+	case n.io.plan != nil:
+		return n.io.plan.readAt(buf, off, fd)
 	}
-	return fuse.ReadResultData(buf[:got]), fuse.OK
+	return preadFull(fd, buf, off)
 }
 
 // Write serves a file that is not passed through.
@@ -55,6 +57,11 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		return 0, fuse.EBADF
 	}
 	fs.takesLong()
+	if ask := n.io.data; ask != nil && ask.writes {
+		if err := fs.askWrite(ask, callerOf(&in.InHeader), int64(in.Offset), data, false); err != nil {
+			return 0, fs.status(err)
+		}
+	}
 	done := 0
 	for done < len(data) {
 		k, err := unix.Pwrite(n.io.wr, data[done:], int64(in.Offset)+int64(done))
@@ -78,6 +85,11 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 			return 0, fs.status(err)
 		}
 	}
+	if ask := n.io.data; ask != nil && ask.writes {
+		if err := fs.askWrite(ask, callerOf(&in.InHeader), int64(in.Offset), data[:done], true); err != nil {
+			return 0, fs.status(err)
+		}
+	}
 	return uint32(done), fuse.OK
 }
 
@@ -92,7 +104,7 @@ func (fs *FS) dataFile(n *node, flags int) (int, error) {
 	defer n.mu.RUnlock()
 	var r ref
 	var err error
-	if n.succ.Load() != nil { // its handles show the lower file
+	if n.overtaken { // its handles show the lower file
 		r = n.low.ref(true)
 	} else if r, err = fs.dataRefLocked(n); err != nil {
 		return -1, err
@@ -117,6 +129,10 @@ func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fus
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
+	if pieces, size := fs.inPieces(n); pieces {
+		return fs.lseekPieces(in, size, out)
+	}
+	n = n.holder()
 	err := fs.withData(n, unix.O_RDONLY, func(fd int) error {
 		off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
 		out.Offset = uint64(off)
@@ -136,6 +152,9 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.Status(syscall.ESTALE)
 	}
 	n = n.current()
+	if pieces, _ := fs.inPieces(n); pieces && in.Mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
+		return fuse.Status(syscall.EOPNOTSUPP) // it would move what is blanked
+	}
 	fs.takesLong()
 	err := fs.withData(n, unix.O_RDWR, func(fd int) error {
 		for {
@@ -157,6 +176,12 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 		return 0, fuse.Status(syscall.ESTALE)
 	}
 	dst = dst.current()
+	for _, n := range []*node{src, dst} {
+		if pieces, _ := fs.inPieces(n); pieces {
+			return 0, fuse.Status(syscall.EXDEV) // the kernel reads and writes instead
+		}
+	}
+	src = src.holder()
 	fs.takesLong()
 	var total int
 	err := fs.withData(src, unix.O_RDONLY, func(from int) error {

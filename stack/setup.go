@@ -36,6 +36,10 @@ func Open(cfg Config) (*FS, error) {
 		_ = fs.Close()
 		return nil, err
 	}
+	if fs.cfg.Policy != nil { // not before: recounting wants to see all names
+		fs.policy.Store(&policyState{Policy: fs.cfg.Policy, gen: 1})
+		fs.answersOpenDir = true
+	}
 	return fs, nil
 }
 
@@ -44,7 +48,6 @@ func (fs *FS) setDefaults() {
 	if fs.log == nil {
 		fs.log = slog.Default()
 	}
-	fs.policy = fs.cfg.Policy
 	if fs.timeout = fs.cfg.Timeout; fs.timeout == 0 {
 		fs.timeout = defaultTimeout
 	}
@@ -519,6 +522,9 @@ func (fs *FS) Close() error {
 		fs.closeServerFilesLocked(n)
 		n.mu.Unlock()
 	})
+	if p := fs.policy.Swap(nil); p != nil {
+		p.Close()
+	}
 	for _, k := range fs.locks {
 		errs = append(errs, k.Close())
 	}

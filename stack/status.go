@@ -25,6 +25,7 @@ type Status struct {
 	FDs           int               `json:"fds"`
 	Threads       int               `json:"threads"`
 	Journal       *JournalStatus    `json:"journal,omitempty"`
+	Policy        *PolicyStatus     `json:"policy,omitempty"`
 	LastErrors    []string          `json:"last_errors,omitempty"`
 }
 
@@ -43,12 +44,13 @@ type LayerStatus struct {
 
 // OpenStatus counts opens of regular files by the way they are served.
 type OpenStatus struct {
-	Passthrough uint64            `json:"passthrough"`
-	Server      uint64            `json:"server"`
-	Refusals    map[string]uint64 `json:"refusals,omitempty"` // reasons for not passing through
-	Retired     uint64            `json:"retired"`            // nodes replaced because a copy-up overtook open lower handles
-	Overtaken   uint64            `json:"overtaken"`          // open lower handles that a copy-up overtook
-	Stale       uint64            `json:"stale"`              // ESTALE answers that made the kernel look up again
+	Passthrough   uint64            `json:"passthrough"`
+	Server        uint64            `json:"server"`
+	Refusals      map[string]uint64 `json:"refusals,omitempty"` // reasons for not passing through
+	Retired       uint64            `json:"retired"`            // nodes replaced because a copy-up overtook open lower handles
+	PolicyRetired uint64            `json:"policy_retired"`     // nodes replaced because the policy decides otherwise than for live handles
+	Overtaken     uint64            `json:"overtaken"`          // open lower handles that a copy-up overtook
+	Stale         uint64            `json:"stale"`              // ESTALE answers that made the kernel look up again
 }
 
 // CopyUpStatus counts copy-ups.
@@ -84,7 +86,44 @@ type Explanation struct {
 	Merged   []string `json:"merged,omitempty"` // the directories that a merged directory is made of, topmost first
 	Hidden   []string `json:"hidden,omitempty"` // entries of lower layers that it hides
 	HiddenBy string   `json:"hidden_by,omitempty"`
+	Place    string   `json:"place,omitempty"`   // by which the policy goes
+	Rules    []string `json:"rules,omitempty"`   // of the policy that have a say about it
 	Records  []string `json:"records,omitempty"` // journal records and private xattrs about it
 	IOMode   string   `json:"io_mode,omitempty"`
 	IOWhy    string   `json:"io_why,omitempty"`
+}
+
+// PolicyStatus is about the policy in force.
+type PolicyStatus struct {
+	Source       string       `json:"source,omitempty"` // file or object that it was made of
+	Generation   uint64       `json:"generation"`       // 1 at the mount; each replacement counts
+	Fail         string       `json:"fail,omitempty"`   // closed or open: what a program that was switched off comes to
+	BudgetNS     int64        `json:"budget_ns,omitempty"`
+	WrongAnswers uint64       `json:"wrong_answers"` // each was EIO
+	Rules        []RuleStatus `json:"rules,omitempty"`
+	LastErrors   []string     `json:"last_errors,omitempty"`
+}
+
+// RuleStatus is about one rule of the policy. What asking costs is told for
+// each kind of question.
+type RuleStatus struct {
+	Name      string           `json:"name"`
+	Path      string           `json:"path"`
+	Program   string           `json:"program"`
+	Caller    bool             `json:"by_caller,omitempty"`
+	Off       string           `json:"switched_off,omitempty"` // why it is no longer asked
+	Wrong     uint64           `json:"wrong_answers"`
+	Questions []QuestionStatus `json:"questions,omitempty"`
+}
+
+// QuestionStatus counts how often one program of a rule was asked.
+type QuestionStatus struct {
+	Section string   `json:"section"`
+	Runs    uint64   `json:"runs"`
+	Errors  uint64   `json:"errors"`
+	Slow    uint64   `json:"slow"` // over the budget
+	P50NS   int64    `json:"p50_ns"`
+	P99NS   int64    `json:"p99_ns"`
+	MaxNS   int64    `json:"max_ns"`
+	Buckets []uint64 `json:"buckets,omitempty"` // by power of two: the k-th of [2^k, 2^(k+1)) ns
 }

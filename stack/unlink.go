@@ -30,26 +30,36 @@ import (
 
 // Unlink removes a name of a non-directory.
 func (fs *FS) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return fs.status(fs.remove(h.NodeId, name, false))
+	return fs.status(fs.remove(h, name, false))
 }
 
 // Rmdir removes an empty directory: ENOTEMPTY if the merged directory shows
 // anything.
 func (fs *FS) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return fs.status(fs.remove(h.NodeId, name, true))
+	return fs.status(fs.remove(h, name, true))
 }
 
-func (fs *FS) remove(id uint64, name string, dir bool) error {
-	p, err := fs.beginCreate(id)
+func (fs *FS) remove(h *fuse.InHeader, name string, dir bool) error {
+	p, err := fs.beginCreate(h.NodeId)
 	if err != nil {
 		return err
 	}
 	defer p.mu.Unlock()
-	n, err := fs.childLocked(p, name)
+	n, err := fs.childLocked(p, name, callerOf(h))
 	if err != nil {
 		return err
 	}
 	defer fs.unrefLater(n)
+	if err := fs.removeLocked(p, name, n, dir); err != nil {
+		return err
+	}
+	fs.detachOthers(p, name, nil)
+	return nil
+}
+
+// removeLocked removes the name of a node. Precondition: p.mu is held for
+// writing.
+func (fs *FS) removeLocked(p *node, name string, n *node, dir bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.succ.Load() != nil {
@@ -259,7 +269,7 @@ func (fs *FS) checkEmpty(n *node) error {
 	if err := fs.loadList(n); err != nil {
 		return err
 	}
-	if n.dir.list.live > 0 || n.dir.list.hidden > 0 {
+	if n.dir.list.live > 0 { // those that a policy hides are in the list
 		return syscall.ENOTEMPTY
 	}
 	return nil
@@ -276,10 +286,9 @@ func (fs *FS) gone(p *node, name string, n *node) {
 
 // lost is gone for a name that another inode has taken: it stays in the list.
 func (fs *FS) lost(p *node, name string, n *node) {
+	fs.noteLastPlace(n, p, name)
 	fs.dropName(n, p, name)
-	if p.dir.children[name] == n {
-		delete(p.dir.children, name)
-	}
+	p.dir.forgetChild(name, n)
 	if len(n.names) > 0 {
 		if n.orphan >= 0 && !n.isDir() {
 			_ = unix.Close(int(n.orphan)) // reached by another name

@@ -1,0 +1,123 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// holder is the node whose data a node's handles show: itself if a copy-up
+// overtook it, else the one that stands for the inode now.
+func (n *node) holder() *node {
+	if n.overtaken {
+		return n
+	}
+	return n.current()
+}
+
+// inPieces tells whether a file's bytes, to those who have it open, are not
+// just those of a backing file, or whether the policy is asked about each read
+// or write; and the size that is shown. So it is, too, for a file that the
+// policy has come to decide otherwise about since it was opened.
+func (fs *FS) inPieces(n *node) (bool, int64) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.io != nil && (n.io.plan != nil || n.io.data != nil) {
+		return true, n.shown.Load() - 1
+	}
+	if n.succ.Load() != nil && !n.overtaken {
+		return true, n.shown.Load() - 1
+	}
+	return false, 0
+}
+
+// lseekPieces answers SEEK_DATA and SEEK_HOLE as a file system without holes
+// does: where a backing file has holes says nothing about what is shown, and
+// is not for users to see.
+func (fs *FS) lseekPieces(in *fuse.LseekIn, size int64, out *fuse.LseekOut) fuse.Status {
+	if int64(in.Offset) >= size {
+		return fuse.Status(syscall.ENXIO)
+	}
+	switch in.Whence {
+	case unix.SEEK_DATA:
+		out.Offset = in.Offset
+	case unix.SEEK_HOLE:
+		out.Offset = uint64(size)
+	default:
+		return fuse.EINVAL
+	}
+	return fuse.OK
+}
+
+// readAsking reads where the policy is asked about each read. What it answers
+// is kept in pages that everybody sees, so it is asked for nobody.
+// Precondition: the node's lock is held.
+func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, error) {
+	q := DataQuery{FileQuery: io.data.q, Off: off, Len: len(buf)}
+	q.Caller = Nobody
+	a, err := fs.askData(q)
+	if err != nil {
+		return 0, err
+	}
+	var got int
+	switch {
+	case a.Window != nil:
+		got, err = fs.readWindow(io, a, buf, off, self)
+	case io.plan != nil:
+		got, err = io.plan.readAt(buf, off, self)
+	default:
+		got, err = preadFull(self, buf, off)
+	}
+	if err != nil {
+		return 0, err
+	}
+	q.After, q.Len, q.Data = true, got, buf[:got]
+	if _, err := fs.askData(q); err != nil {
+		return 0, err
+	}
+	return got, nil
+}
+
+// readWindow reads by the extents of the answer about one read.
+func (fs *FS) readWindow(io *ioState, a DataAnswer, buf []byte, off int64, self int) (int, error) {
+	q := io.data.q
+	size := q.Size
+	p := &Plan{Size: size, Parts: a.Parts}
+	var version func(int) (ref, error)
+	if io.plan != nil {
+		size, p.Serve, version = io.plan.size, io.plan.plan.Serve, io.plan.version
+		p.Size = size
+	}
+	f := &planFile{fs: fs, plan: p, place: q.Place, size: size, inPlace: q.Layer == 0, selfLen: q.Size,
+		version: version, files: make(map[Backing]backingFile)}
+	defer f.close()
+	end := min(size, off+int64(len(buf)))
+	if off >= end {
+		return 0, nil
+	}
+	f.mu.Lock()
+	err := f.check(*a.Window, off, size)
+	f.mu.Unlock()
+	if err == nil && a.Window.end() < end {
+		err = fs.wrongAnswer(q.Place, "its extents end at byte %d of a read up to %d", a.Window.end(), end)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return f.fromWindow(*a.Window, buf[:end-off], off, self)
+}
+
+// askWrite asks the policy about a write. Page writeback has no caller.
+func (fs *FS) askWrite(ask *dataAsk, who Caller, off int64, data []byte, after bool) error {
+	q := DataQuery{FileQuery: ask.q, Off: off, Len: len(data), Data: data, After: after}
+	q.Write, q.Caller = true, who
+	if who.PID == 0 {
+		q.Caller = Nobody
+	}
+	_, err := fs.askData(q)
+	return err
+}

@@ -1,0 +1,201 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"strings"
+	"syscall"
+	"time"
+)
+
+// SetPolicy replaces the policy of a live mount; nil takes it away. When it
+// returns, every name and every byte that the mount gives from then on is as
+// the new policy says, whatever the kernel had kept, with one exception: a
+// descriptor that is passed through to a backing file by then, or a mapping of
+// it, goes on showing that file, for the kernel cannot take it back. Whoever
+// opens the same file anew gets what the new policy says.
+//
+// On an error everything is as it was, and p is closed. KindUsage: p answers by
+// caller and the mount began without a policy, so that the kernel shares its
+// listings.
+func (fs *FS) SetPolicy(p Policy) error {
+	fs.setting.Lock()
+	defer fs.setting.Unlock()
+	if p != nil && !fs.answersOpenDir {
+		if sc := p.Scope("/"); sc.NamesByCaller || sc.BelowByCaller {
+			p.Close()
+			return &Error{Kind: KindUsage, Path: fs.cfg.Mountpoint,
+				Msg:  "the policy answers by caller, but the mount began without a policy, and the kernel shares its listings among all callers",
+				Mend: "unmount, and mount again with -o policy=FILE (it may have no rules)"}
+		}
+	}
+	old := fs.pol()
+	next := &policyState{Policy: p, gen: 1}
+	if old != nil {
+		next.gen = old.gen + 1
+	} else if fs.lastGen > 0 {
+		next.gen = fs.lastGen + 1
+	}
+	fs.lastGen = next.gen
+	if p == nil {
+		next = nil
+	}
+	fs.policy.Store(next)
+	fs.recheck(old, next)
+	if old != nil {
+		old.Close()
+	}
+	return nil
+}
+
+// policyPoll is how often the policy's epoch is looked at.
+const policyPoll = 50 * time.Millisecond
+
+// policyWatcher makes the mount follow when the policy's answers change.
+func (fs *FS) policyWatcher(stop <-chan struct{}) {
+	tick := time.NewTicker(policyPoll)
+	defer tick.Stop()
+	var gen, epoch uint64
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		p := fs.pol()
+		if p == nil {
+			continue
+		}
+		if e := p.Epoch(); p.gen != gen {
+			gen, epoch = p.gen, e
+		} else if e != epoch {
+			epoch = e
+			fs.RefreshPolicy()
+		}
+	}
+}
+
+// RefreshPolicy asks the policy anew about all that is known: its answers have
+// changed. It does for them what SetPolicy does for a new policy.
+func (fs *FS) RefreshPolicy() {
+	fs.setting.Lock()
+	defer fs.setting.Unlock()
+	if p := fs.pol(); p != nil {
+		fs.recheck(p, p)
+	}
+}
+
+// recheck makes what is known of names and files what the policy now says, and
+// then has the kernel forget what it has kept. No lock is held: whoever
+// decided by the old policy did so under the lock of a node that is visited
+// after the new one came into force.
+func (fs *FS) recheck(old, next *policyState) {
+	entries := fs.recheckNames(old, next)
+	fs.nodes.each(fs.recheckFile)
+	if fs.dev == nil {
+		return
+	}
+	for _, e := range entries {
+		if err := fs.dev.expireEntry(e.parent.id, e.name); err != nil {
+			fs.log.Debug("notify", "name", e.name, "err", err)
+		}
+	}
+	fs.nodes.each(func(n *node) {
+		if err := fs.dev.invalPages(n.id); err != nil {
+			fs.log.Debug("notify", "node", n.id, "err", err)
+		}
+	})
+}
+
+// recheckNames goes through the known names from the root down, takes those
+// away that lead elsewhere now, and returns all that the kernel may have kept.
+func (fs *FS) recheckNames(old, next *policyState) (entries []nameRef) {
+	for dirs := []*node{fs.root}; len(dirs) > 0; {
+		p := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		var gone []*node
+		p.mu.Lock()
+		for key, c := range p.dir.children {
+			name, _, variant := strings.Cut(key, "/")
+			entries = append(entries, nameRef{p, name})
+			switch {
+			case p.detached:
+				gone = append(gone, c)
+			case !variant && fs.leadsTo(old, next, p, name, c):
+				if c.isDir() {
+					dirs = append(dirs, c)
+				}
+			default:
+				fs.detach(p, key, name, c)
+				gone = append(gone, c)
+			}
+		}
+		p.mu.Unlock()
+		for _, c := range gone {
+			fs.detachTree(c)
+		}
+	}
+	return entries
+}
+
+// leadsTo tells whether a name still leads to a node.
+// Precondition: p.mu is held for writing.
+func (fs *FS) leadsTo(old, next *policyState, p *node, name string, c *node) bool {
+	place := fs.placeOf(p, name)
+	was := old != nil && old.Scope(place).Names
+	is := next != nil && next.Scope(place).Names
+	if !was && !is {
+		return true
+	}
+	if is && next.Scope(place).NamesByCaller {
+		c.ttl.Store(1)
+		return c.isDir() // asked about each time
+	}
+	f, err := fs.resolve(p, name, Nobody)
+	if err != nil || !c.current().is(f) {
+		return false
+	}
+	c.ttl.Store(0)
+	if f.ruled {
+		c.ttl.Store(int64(f.ttl) + 1)
+	}
+	return true
+}
+
+// detachTree makes a directory that a policy hides refuse all that is asked
+// through it, and all below it.
+func (fs *FS) detachTree(n *node) {
+	if !n.isDir() {
+		return
+	}
+	n.mu.Lock()
+	n.detached = true
+	var below []*node
+	for _, c := range n.dir.children {
+		below = append(below, c)
+	}
+	n.mu.Unlock()
+	for _, c := range below {
+		fs.detachTree(c)
+	}
+}
+
+// recheckFile has the handles that the daemon serves show what the policy now
+// says. Those of a retired node are not told apart any more: they get ESTALE.
+func (fs *FS) recheckFile(n *node) {
+	if !n.isReg() {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.io == nil:
+	case n.io.opens == 0 || n.io.mode != modeServer:
+		n.io.cacheTag = unknownTag
+	case n.succ.Load() != nil:
+		n.io.serveLocked(&decision{caller: n.io.caller, plan: fs.failingPlan(syscall.ESTALE)})
+	default:
+		fs.redecideLocked(n)
+	}
+}
