@@ -101,7 +101,7 @@ func (fs *FS) addedTree(n *node, at string, fn func(byte, string) error) error {
 
 // compare reports how an entry differs from the lower one of the same path.
 func (fs *FS) compare(n *node, h *lowerHit, at string, fn func(byte, string) error) error {
-	n.mu.RLock()
+	n = n.lockCurrent()
 	var st unix.Stat_t
 	up := n.up
 	r, err := fs.refLocked(n)
@@ -165,7 +165,7 @@ func (fs *FS) sameFile(n *node, h *lowerHit, st *unix.Stat_t) (bool, error) {
 	name := path.Base(h.name)
 	switch n.typ {
 	case unix.S_IFLNK:
-		n.mu.RLock()
+		n = n.lockCurrent()
 		r, err := fs.refLocked(n)
 		var now string
 		if err == nil {
@@ -185,7 +185,7 @@ func (fs *FS) sameFile(n *node, h *lowerHit, st *unix.Stat_t) (bool, error) {
 
 // sameXattrs compares the xattrs that the mount shows with those of lower.
 func (fs *FS) sameXattrs(n *node, h *lowerHit) (bool, error) {
-	n.mu.RLock()
+	n = n.lockCurrent()
 	defer n.mu.RUnlock()
 	r, err := fs.refLocked(n)
 	if err != nil {
@@ -230,7 +230,7 @@ func (fs *FS) sameContent(n *node, h *lowerHit) (same bool, err error) {
 		return false, err
 	}
 	defer unix.Close(low)
-	err = fs.withData(n, unix.O_RDONLY, func(fd int) error {
+	err = fs.withData(n.current(), unix.O_RDONLY, func(fd int) error {
 		same, err = sameBytes(fdReader(fd), fdReader(low))
 		return err
 	})

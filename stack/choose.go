@@ -52,8 +52,8 @@ func (fs *FS) choose(p *node, name string, f *found, who Caller) (*found, error)
 	if err != nil {
 		return nil, err
 	}
-	if a.Again {
-		if err := fs.chooseAgain(p, name, place, shown, who, q.Holders); err != nil {
+	if a.Again != 0 {
+		if err := fs.chooseAgain(p, name, place, shown, who, q.Holders, a.Again); err != nil {
 			return nil, err
 		}
 	}
@@ -62,9 +62,9 @@ func (fs *FS) choose(p *node, name string, f *found, who Caller) (*found, error)
 }
 
 // chooseAgain lets the policy see what its choice came to.
-func (fs *FS) chooseAgain(p *node, name, place string, f *found, who Caller, mask uint64) error {
+func (fs *FS) chooseAgain(p *node, name, place string, f *found, who Caller, mask uint64, after uint8) error {
 	q := fs.nameQuery(p, name, place, f, who)
-	q.Holders, q.After = mask, true
+	q.Holders, q.After = mask, after
 	_, err := fs.decide(q)
 	return err
 }

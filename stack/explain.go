@@ -114,11 +114,7 @@ func (fs *FS) describe(e *Explanation, n, p *node, name string) {
 	case n.isDir():
 		fs.describeDir(e, n)
 	case n.isReg():
-		var rule string
-		e.IOMode, e.IOWhy, rule = fs.ioMode(n)
-		if rule != "" {
-			e.Rules = append(e.Rules, "file: "+rule)
-		}
+		e.IOMode, e.IOWhy, e.DecidedBy = fs.ioMode(n)
 	}
 	if n.origin != (journal.Origin{}) && n.up {
 		e.Records = append(e.Records, fmt.Sprintf("origin: layer %d inode %d", n.origin.Layer, n.origin.Ino))

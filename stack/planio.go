@@ -75,11 +75,12 @@ func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, err
 	if err != nil {
 		return 0, err
 	}
-	q.After, q.Len, q.Data = true, got, buf[:got]
-	if _, err := fs.askData(q); err != nil {
-		return 0, err
+	if a.Again == 0 {
+		return got, nil
 	}
-	return got, nil
+	q.After, q.Len, q.Data = a.Again, got, buf[:got]
+	_, err = fs.askData(q)
+	return got, err
 }
 
 // readWindow reads by the extents of the answer about one read.
@@ -111,13 +112,14 @@ func (fs *FS) readWindow(io *ioState, a DataAnswer, buf []byte, off int64, self 
 	return f.fromWindow(*a.Window, buf[:end-off], off, self)
 }
 
-// askWrite asks the policy about a write. Page writeback has no caller.
-func (fs *FS) askWrite(ask *dataAsk, who Caller, off int64, data []byte, after bool) error {
+// askWrite asks the policy about a write, and, with what it answered before as
+// after, once it is done. Page writeback has no caller.
+func (fs *FS) askWrite(ask *dataAsk, who Caller, off int64, data []byte, after uint8) (again uint8, err error) {
 	q := DataQuery{FileQuery: ask.q, Off: off, Len: len(data), Data: data, After: after}
 	q.Write, q.Caller = true, who
 	if who.PID == 0 {
 		q.Caller = Nobody
 	}
-	_, err := fs.askData(q)
-	return err
+	a, err := fs.askData(q)
+	return a.Again, err
 }

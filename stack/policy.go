@@ -85,9 +85,9 @@ type NameQuery struct {
 	Mode uint32
 	Size int64
 	Ino  uint64 // its st_ino
-	// After is set when the policy asked, by NameAnswer.Again, to see what
-	// its choice came to.
-	After bool
+	// After is NameAnswer.Again, when the policy asked to see what its choice
+	// came to; else 0.
+	After uint8
 }
 
 // NameAnswer is the decision about a name.
@@ -104,7 +104,9 @@ type NameAnswer struct {
 	// answer no longer than that.
 	NoCache bool
 	TTL     time.Duration
-	Again   bool // ask once more about what the choice came to, with After set
+	// Again, if not 0: ask once more about what the choice came to, with
+	// After set to it.
+	Again uint8
 }
 
 // FileQuery asks about one regular file.
@@ -171,8 +173,8 @@ type DataQuery struct {
 	FileQuery
 	Off   int64
 	Len   int
-	After bool
-	Data  []byte // what is to be written, or was read
+	After uint8  // DataAnswer.Again; 0 before the read or write
+	Data  []byte // what is to be written, or was read; then the policy may change it
 }
 
 // DataAnswer is the decision about it.
@@ -183,6 +185,8 @@ type DataAnswer struct {
 	Window *Window
 	// Parts are what Window's extents name.
 	Parts []Part
+	// Again, if not 0: ask once more afterwards, with After set to it.
+	Again uint8
 }
 
 // OnlyNames is embedded by policies that decide about names and whole files

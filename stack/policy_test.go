@@ -16,8 +16,8 @@ import (
 type funcPolicy struct {
 	OnlyNames
 	scope func(string) Scope
-	name func(NameQuery) NameAnswer
-	file func(FileQuery) FileAnswer
+	name  func(NameQuery) NameAnswer
+	file  func(FileQuery) FileAnswer
 }
 
 func (p *funcPolicy) Scope(place string) Scope {

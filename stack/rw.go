@@ -57,8 +57,10 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		return 0, fuse.EBADF
 	}
 	fs.takesLong()
-	if ask := n.io.data; ask != nil && ask.writes {
-		if err := fs.askWrite(ask, callerOf(&in.InHeader), int64(in.Offset), data, false); err != nil {
+	ask, again := n.io.data, uint8(0)
+	if ask != nil && ask.writes {
+		var err error
+		if again, err = fs.askWrite(ask, callerOf(&in.InHeader), int64(in.Offset), data, 0); err != nil {
 			return 0, fs.status(err)
 		}
 	}
@@ -85,8 +87,8 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 			return 0, fs.status(err)
 		}
 	}
-	if ask := n.io.data; ask != nil && ask.writes {
-		if err := fs.askWrite(ask, callerOf(&in.InHeader), int64(in.Offset), data[:done], true); err != nil {
+	if again != 0 {
+		if _, err := fs.askWrite(ask, callerOf(&in.InHeader), int64(in.Offset), data[:done], again); err != nil {
 			return 0, fs.status(err)
 		}
 	}

@@ -27,7 +27,7 @@ func (fs *FS) SetPolicy(p Policy) error {
 			p.Close()
 			return &Error{Kind: KindUsage, Path: fs.cfg.Mountpoint,
 				Msg:  "the policy answers by caller, but the mount began without a policy, and the kernel shares its listings among all callers",
-				Mend: "unmount, and mount again with -o policy=FILE (it may have no rules)"}
+				Mend: "unmount, and mount again with this policy"}
 		}
 	}
 	old := fs.pol()

@@ -91,6 +91,8 @@ type Explanation struct {
 	Records  []string `json:"records,omitempty"` // journal records and private xattrs about it
 	IOMode   string   `json:"io_mode,omitempty"`
 	IOWhy    string   `json:"io_why,omitempty"`
+	// DecidedBy is the rule of the policy that decided how the file is served.
+	DecidedBy string `json:"decided_by,omitempty"`
 }
 
 // PolicyStatus is about the policy in force.
@@ -118,12 +120,17 @@ type RuleStatus struct {
 
 // QuestionStatus counts how often one program of a rule was asked.
 type QuestionStatus struct {
-	Section string   `json:"section"`
-	Runs    uint64   `json:"runs"`
-	Errors  uint64   `json:"errors"`
-	Slow    uint64   `json:"slow"` // over the budget
-	P50NS   int64    `json:"p50_ns"`
-	P99NS   int64    `json:"p99_ns"`
-	MaxNS   int64    `json:"max_ns"`
-	Buckets []uint64 `json:"buckets,omitempty"` // by power of two: the k-th of [2^k, 2^(k+1)) ns
+	Section string         `json:"section"`
+	Runs    uint64         `json:"runs"`
+	Errors  uint64         `json:"errors"`
+	Slow    uint64         `json:"slow"`   // over the budget
+	P50NS   int64          `json:"p50_ns"` // rounded up to a power of two, as P99NS
+	P99NS   int64          `json:"p99_ns"`
+	Latency []LatencyCount `json:"latency,omitempty"`
+}
+
+// LatencyCount is a bucket of a histogram that is not empty.
+type LatencyCount struct {
+	BelowNS uint64 `json:"below_ns"` // and at least half of it
+	Runs    uint64 `json:"runs"`
 }

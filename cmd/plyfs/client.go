@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func ask(m mount, r request, into any) error {
 		return fail(exitFailure, "%s: the daemon's answer cannot be read: %w", m.Mountpoint, err)
 	}
 	if a.Error != "" {
-		return fail(exitFailure, "%s: %s", m.Mountpoint, a.Error)
+		return &exitError{code: exitFailure, msg: m.Mountpoint + ": " + a.Error, lines: strings.Contains(a.Error, "\n")}
 	}
 	if into == nil {
 		return nil

@@ -41,6 +41,7 @@ const controlTimeout = 60 * time.Second
 type request struct {
 	Verb string `json:"verb"`
 	Path []byte `json:"path,omitempty"` // relative to the mount's root; bytes, for names need not be UTF-8
+	policyRequest
 }
 
 // answer is what the daemon says. Either Error is set or Data.
@@ -55,11 +56,13 @@ type served interface {
 	Explain(rel string) (stack.Explanation, error)
 	DumpJournal(w io.Writer) error
 	Sync() error
+	planned
 }
 
 // control is the listening side.
 type control struct {
 	fs       served
+	policy   policyServer
 	listener *net.UnixListener
 	path     string
 }
@@ -69,7 +72,7 @@ func socketPath(dir, device string) string { return filepath.Join(dir, device+".
 
 // startControl listens for questions about the mount with a device number. A
 // socket that a dead daemon left is replaced.
-func startControl(dir, device string, fs served) (*control, error) {
+func startControl(dir, device string, fs served, policy policyServer) (*control, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -82,7 +85,7 @@ func startControl(dir, device string, fs served) (*control, error) {
 	}
 	defer unlock()
 	removeStale(dir)
-	c := &control{fs: fs, path: socketPath(dir, device)}
+	c := &control{fs: fs, policy: policy, path: socketPath(dir, device)}
 	if c.listener, err = listenAt(c.path); err != nil {
 		return nil, err
 	}
@@ -205,6 +208,14 @@ func (c *control) handle(r request) (any, error) {
 		return nil, c.fs.Sync()
 	case verbPID:
 		return os.Getpid(), nil
+	case verbPlan:
+		who := stack.Caller{}
+		if r.Caller != nil {
+			who = *r.Caller
+		}
+		return c.fs.PlanOf(string(r.Path), who, r.Limit)
+	case verbPolicySet, verbPolicyClear, verbMapList, verbMapDump, verbMapSet, verbMapDelete:
+		return c.policy.handle(r.Verb, r.policyRequest)
 	}
 	return nil, fmt.Errorf("unknown verb %q; the daemon is of another version", r.Verb)
 }

@@ -30,6 +30,9 @@ func (fakeMount) DumpJournal(w io.Writer) error {
 	_, err := io.WriteString(w, "dump \xff\n")
 	return err
 }
+func (fakeMount) PlanOf(rel string, _ stack.Caller, _ int) (stack.PlanInfo, error) {
+	return stack.PlanInfo{Path: rel}, nil
+}
 func (fakeMount) Sync() error { return errors.New("disk full") }
 
 // question asks a socket one thing and gives the raw answer.
@@ -52,7 +55,7 @@ func question(t *testing.T, path, line string) string {
 
 func TestControl(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	c, err := startControl(dir, "0:99", fakeMount{})
+	c, err := startControl(dir, "0:99", fakeMount{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,12 +96,12 @@ func TestControlStale(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	live, err := startControl(dir, "0:2", fakeMount{})
+	live, err := startControl(dir, "0:2", fakeMount{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer live.Close()
-	again, err := startControl(dir, "0:1", fakeMount{})
+	again, err := startControl(dir, "0:1", fakeMount{}, nil)
 	if err != nil {
 		t.Fatalf("the number of a dead mount cannot be used again: %v", err)
 	}

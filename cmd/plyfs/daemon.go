@@ -23,6 +23,7 @@ import (
 type report struct {
 	Exit  int    `json:"exit"`
 	Error string `json:"error,omitempty"`
+	Lines bool   `json:"lines,omitempty"` // of Error each is one of its own
 }
 
 // startDaemon runs this program again as the daemon and returns when the mount
@@ -62,7 +63,7 @@ func awaitDaemon(cmd *exec.Cmd, r io.Reader) error {
 	}
 	if rep.Exit != exitOK {
 		_ = cmd.Wait()
-		return &exitError{code: rep.Exit, msg: rep.Error}
+		return &exitError{code: rep.Exit, msg: rep.Error, lines: rep.Lines}
 	}
 	return cmd.Process.Release()
 }
@@ -95,7 +96,8 @@ func (s *stage) reported(err error) bool {
 	case s.ready == nil:
 		logger.Error(err.Error())
 	default:
-		_ = s.report(report{exitCode(err), err.Error()})
+		var e *exitError
+		_ = s.report(report{exitCode(err), err.Error(), errors.As(err, &e) && e.lines})
 	}
 	return true
 }

@@ -31,9 +31,10 @@ const (
 
 // exitError is an error with an exit code.
 type exitError struct {
-	code int
-	msg  string
-	err  error // the cause, if any; not printed
+	code  int
+	msg   string
+	err   error // the cause, if any; not printed
+	lines bool  // msg has several lines, each to be shown as one
 }
 
 // Error implements error.
@@ -106,8 +107,12 @@ func errnoCode(err error) int {
 	return exitFailure
 }
 
-// oneLine makes an error one line, for it is shown as one.
+// oneLine makes an error one line, for it is shown as one, unless it is a list.
 func oneLine(err error) string {
+	var e *exitError
+	if errors.As(err, &e) && e.lines {
+		return "plyfs: " + strings.ReplaceAll(strings.TrimSpace(e.msg), "\n", "\nplyfs: ")
+	}
 	s := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	return "plyfs: " + strings.TrimPrefix(s, "plyfs: ")
 }

@@ -69,6 +69,13 @@ func printExplanation(w io.Writer, path string, e *stack.Explanation) error {
 	for _, r := range e.Records {
 		t.row("record", r)
 	}
+	if e.Place != "" && e.Place != e.Path {
+		t.row("place", e.Place+" (by which the policy goes)")
+	}
+	for _, r := range e.Rules {
+		t.row("rule", r)
+	}
+	optional("decided by", e.DecidedBy)
 	if e.IOMode != "" {
 		t.row("i/o", e.IOMode+when(e.IOWhy != "", ": "+e.IOWhy))
 	}

@@ -33,6 +33,16 @@ Reading and writing
   volatile              nothing is synced: fast, and lost in a power cut
   fsync=0               the same
 
+Programs (see plyfs policy --help, plyfs bpf --help)
+  bpf=OBJECT            a BPF program for the whole mount: chooses layers, splits
+                        the reads of files
+  policy=FILE           which programs govern which subtrees and files
+  bpf_fail=closed       (default) what a program that was switched off decides
+                        about fails with EIO
+  bpf_fail=open         it is done as if there were no program
+  bpf_budget=5ms        a call that takes longer switches the program off
+  bpf_pin=DIR           pin the maps of programs in a directory of a bpffs
+
 Limits
   threads=N             threads that serve requests
   fd_cache=N            directories kept open

@@ -18,6 +18,7 @@ import (
 // mountOptions is what -o says.
 type mountOptions struct {
 	stack.Config
+	policy   policyOptions
 	logLevel string // from log_level= or debug
 	logFile  string
 	notes    []string // what was accepted without having a meaning
@@ -81,7 +82,7 @@ func (m *mountOptions) check() error {
 	case m.Work != "" && m.Upper == "":
 		return usagef("workdir without upperdir; add upperdir=DIR, or leave workdir out for a read-only mount")
 	}
-	return nil
+	return m.policy.check()
 }
 
 // absolute makes the directories independent of the working directory, and
@@ -107,7 +108,7 @@ func (m *mountOptions) absolute() error {
 			*p = real
 		} // what is wrong with a layer, stack.Open says
 	}
-	return nil
+	return m.policy.absolute()
 }
 
 // once refuses an option that is given twice with different values.

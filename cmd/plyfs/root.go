@@ -52,6 +52,7 @@ what it changed:
 	f.StringVar(&r.logFile, "log-file", "", "log to this file (default: the systemd journal, or "+logPath+")")
 	r.AddCommand(newMount(r), newHelper(r), newUmount(), newRun(r), newStatus(), newExplain(), newJournal(),
 		newVersion(), exitCodesTopic, optionsTopic)
+	r.AddCommand(bpfCommands()...)
 	_ = r.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))
 	return r
 }

@@ -82,7 +82,7 @@ func (r *runServer) mount() error {
 		return err
 	}
 	defer submounts.close()
-	if r.live, err = openMount(&m.Config); err != nil {
+	if r.live, err = openMount(m); err != nil {
 		return err
 	}
 	if err := submounts.attach(r.spec.Base); err != nil {

@@ -18,7 +18,7 @@ import (
 // serve mounts, calls ready when the mount is usable, and serves until it is
 // unmounted. When ready fails the mount is taken away again.
 func serve(m *mountOptions, ready func() error) (err error) {
-	live, err := openMount(&m.Config)
+	live, err := openMount(m)
 	if err != nil {
 		return err
 	}
@@ -49,20 +49,30 @@ type liveMount struct {
 	fs         *stack.FS
 	mountpoint string
 	control    *control
+	policy     *policyKeeper
 }
 
-// openMount opens the layers, mounts and listens on the control socket.
-func openMount(cfg *stack.Config) (*liveMount, error) {
+// openMount loads the policy, opens the layers, mounts and listens on the
+// control socket.
+func openMount(m *mountOptions) (*liveMount, error) {
 	unix.Umask(0) // what callers ask for is what layers get
-	cfg.Logger = logger
-	fs, err := stack.Open(*cfg)
+	m.Logger = logger
+	policy, err := newPolicyKeeper(m)
 	if err != nil {
+		return nil, err
+	}
+	fs, err := stack.Open(m.Config)
+	if err != nil {
+		if m.Policy != nil {
+			m.Policy.Close()
+		}
 		return nil, err
 	}
 	if err := fs.Mount(); err != nil {
 		return nil, errors.Join(err, fs.Close())
 	}
-	l := &liveMount{fs: fs, mountpoint: cfg.Mountpoint}
+	policy.serve(fs)
+	l := &liveMount{fs: fs, mountpoint: m.Mountpoint, policy: policy}
 	if err := l.listen(); err != nil {
 		logger.Warn("no control socket: plyfs status and explain will not work", "err", err)
 	}
@@ -75,7 +85,7 @@ func (l *liveMount) listen() error {
 	if err != nil {
 		return err
 	}
-	l.control, err = startControl(runDir, p.device(), l.fs)
+	l.control, err = startControl(runDir, p.device(), l.fs, l.policy)
 	return err
 }
 

@@ -65,10 +65,45 @@ func printStatus(w io.Writer, s *stack.Status) error {
 		}
 	}
 	t.row("requests", counts(s.Requests))
+	if s.Policy != nil {
+		printPolicy(t, s.Policy)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	return printLayers(w, s.Layers)
+	if err := printLayers(w, s.Layers); err != nil || s.Policy == nil {
+		return err
+	}
+	return printRules(w, s.Policy)
+}
+
+// printPolicy prints what is in force.
+func printPolicy(t table, p *stack.PolicyStatus) {
+	t.row("policy", fmt.Sprintf("%s, generation %d, fail=%s, budget %v", p.Source, p.Generation, p.Fail, time.Duration(p.BudgetNS)))
+	t.row("  wrong answers", fmt.Sprint(p.WrongAnswers))
+	for _, e := range p.LastErrors {
+		t.row("  last error", e)
+	}
+}
+
+// printRules prints what asking each program came to.
+func printRules(w io.Writer, p *stack.PolicyStatus) error {
+	t := newTable(w)
+	t.row("\nRULE", "PATH", "SECTION", "RUNS", "P50", "P99", "SLOW", "ERRORS", "WRONG", "NOTES")
+	for _, r := range p.Rules {
+		var notes []string
+		if r.Caller {
+			notes = append(notes, "by caller")
+		}
+		if r.Off != "" {
+			notes = append(notes, "SWITCHED OFF: "+r.Off)
+		}
+		for _, q := range r.Questions {
+			t.row(r.Name, r.Path, q.Section, fmt.Sprint(q.Runs), time.Duration(q.P50NS).String(), time.Duration(q.P99NS).String(),
+				fmt.Sprint(q.Slow), fmt.Sprint(q.Errors), fmt.Sprint(r.Wrong), strings.Join(notes, ", "))
+		}
+	}
+	return t.Flush()
 }
 
 // printOpens prints how files were opened and copied.
@@ -77,6 +112,9 @@ func printOpens(t table, s *stack.Status) {
 	t.row("opens", fmt.Sprintf("passthrough %d, server %d", o.Passthrough, o.Server))
 	for _, why := range byCount(o.Refusals) {
 		t.row("  not passed", fmt.Sprintf("%d: %s", o.Refusals[why], why))
+	}
+	if o.PolicyRetired > 0 {
+		t.row("  by the policy", fmt.Sprintf("%d nodes retired: it decides otherwise than for live handles", o.PolicyRetired))
 	}
 	t.row("  overtaken", fmt.Sprintf("%d handles by a copy-up, %d nodes retired, %d opens repeated", o.Overtaken, o.Retired, o.Stale))
 	c := s.CopyUps

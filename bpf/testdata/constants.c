@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Copyright 2026 The plyfs Authors. */
+
+/* The constants of plyfs.h, as variables. */
+#include <plyfs.h>
+
+#define PLY_PART_0 PLY_PART(0)
+#define SAY(name) const volatile __u64 say_##name = PLY_##name
+
+SAY(CONTINUE);
+SAY(USER);
+SAY(USER_PREFILTER);
+SAY(POSTFILTER);
+SAY(USER_POSTFILTER);
+SAY(LOOKUP);
+SAY(GETATTR);
+SAY(READDIR);
+SAY(OPEN);
+SAY(READ);
+SAY(WRITE);
+SAY(PRE);
+SAY(POST);
+SAY(IN_HANDLED);
+SAY(IN_ATTR);
+SAY(IN_WRITE);
+SAY(IN_COPYUP);
+SAY(IN_COPIED);
+SAY(OUT_HIDE);
+SAY(OUT_CHOOSE);
+SAY(OUT_SIZE);
+SAY(OUT_MTIME);
+SAY(OUT_MODE);
+SAY(OUT_NOCACHE);
+SAY(EXT_BACKING);
+SAY(EXT_ZERO);
+SAY(EXT_INLINE);
+SAY(EXT_SERVER);
+SAY(ABI);
+SAY(NOBODY);
+SAY(NAME_MAX);
+SAY(EXTENTS);
+SAY(HINTS);
+SAY(INLINE);
+SAY(SELF);
+SAY(PART_0);
+
+PLY_PROGRAM("ply/file/open/pre", open_pre)
+{
+	return PLY_CONTINUE;
+}
+
+PLY_LICENSE("GPL");
