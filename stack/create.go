@@ -187,7 +187,14 @@ func (fs *FS) installNew(p *node, name string, st *unix.Stat_t) *node {
 	if p.dir.list != nil {
 		p.dir.list.add(name, f.ino, uint8(f.typ>>12))
 	}
+	f.ruled = fs.namesRuled(p, name) // the policy is asked when the name is looked up
 	return fs.install(p, name, f)
+}
+
+// namesRuled tells whether the policy has a say about a name: then the kernel
+// must not keep one that has just been made.
+func (fs *FS) namesRuled(p *node, name string) bool {
+	return fs.pol() != nil && fs.scope(fs.placeOf(p, name)).Names
 }
 
 // madeOpaque tells whether a directory made under the name was marked opaque.

@@ -146,9 +146,37 @@ func (d *device) notify(b []byte) error {
 // the kernel may hold what it waits for.
 func (fs *FS) notifyAttr(id uint64) {
 	select {
-	case fs.notices <- id:
+	case fs.notices <- notice{id: id}:
 	default: // the attributes of a retired node are not kept anyway
 	}
+}
+
+// notifyEntry has a name looked up again at its next use, soon: not by the
+// serving thread, for the kernel has the directory locked.
+func (fs *FS) notifyEntry(parent uint64, name string) {
+	select {
+	case fs.notices <- notice{id: parent, name: name}:
+	default:
+		go func() {
+			select {
+			case fs.notices <- notice{id: parent, name: name}:
+			case <-fs.stop:
+			}
+		}()
+	}
+}
+
+// notice is a notification on its way: of a name, or of a node's attributes.
+type notice struct {
+	id   uint64
+	name string // in the directory; "" for attributes
+}
+
+func (d *device) send(n notice) error {
+	if n.name != "" {
+		return d.expireEntry(n.id, n.name)
+	}
+	return d.invalAttr(n.id)
 }
 
 func (fs *FS) notifier(stop <-chan struct{}) {
@@ -156,9 +184,9 @@ func (fs *FS) notifier(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case id := <-fs.notices:
-			if err := fs.dev.invalAttr(id); err != nil {
-				fs.log.Debug("notify", "node", id, "err", err)
+		case n := <-fs.notices:
+			if err := fs.dev.send(n); err != nil {
+				fs.log.Debug("notify", "node", n.id, "err", err)
 			}
 		}
 	}

@@ -68,7 +68,7 @@ type FS struct {
 
 	dev     *device
 	server  *server
-	notices chan uint64
+	notices chan notice
 	stop    chan struct{}
 	done    sync.WaitGroup
 }

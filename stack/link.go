@@ -62,6 +62,9 @@ func (fs *FS) linkAt(n, p *node, name string) error {
 		return err
 	}
 	fs.addName(n, p, name)
+	if fs.namesRuled(p, name) {
+		n.ttl.Store(1)
+	}
 	if n.orphan >= 0 {
 		_ = unix.Close(int(n.orphan))
 		n.orphan = -1

@@ -146,6 +146,9 @@ func (fs *FS) childFor(p *node, name string, who Caller) (*node, error) {
 	}
 	if c := fs.knownChild(p, key); c != nil {
 		if c.is(f) {
+			if f.ruled {
+				c.ttl.Store(int64(f.ttl) + 1)
+			}
 			return c, nil
 		}
 		fs.detach(p, key, name, c)

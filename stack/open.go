@@ -205,8 +205,8 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 
 // OpenDir is answered ENOSYS without a policy: the kernel then opens
 // directories by itself and keeps their listings (FUSE_NO_OPENDIR_SUPPORT). A
-// mount that began with a policy answers, so that a listing which depends on
-// who asks is not kept.
+// mount that began with a policy answers, so that a listing about which the
+// policy has a say is not kept: it may depend on who asks, or on a map.
 func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if !fs.answersOpenDir {
 		return fuse.ENOSYS
@@ -215,7 +215,7 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	if n == nil || n.dir == nil || n.isDetached() {
 		return fuse.Status(syscall.ESTALE)
 	}
-	if sc := fs.scope(fs.placeOfDir(n)); !sc.NamesByCaller && !sc.BelowByCaller {
+	if sc := fs.scope(fs.placeOfDir(n)); !sc.Names && !sc.Below {
 		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 	}
 	return fuse.OK

@@ -60,7 +60,22 @@ func (fs *FS) rename(m *move) error {
 	}
 	fs.oneVariant(m.p1, m.n1)
 	fs.oneVariant(m.p2, m.n2)
+	fs.expireRenamed(m)
 	return nil
+}
+
+// expireRenamed makes the kernel ask about names that a rename has made, if the
+// policy has a say about them: it goes on keeping what it knew under the old
+// names.
+func (fs *FS) expireRenamed(m *move) {
+	if fs.namesRuled(m.p2, m.n2) {
+		m.src.ttl.Store(1)
+		fs.notifyEntry(m.p2.id, m.n2)
+	}
+	if m.exchange && fs.namesRuled(m.p1, m.n1) {
+		m.dst.ttl.Store(1)
+		fs.notifyEntry(m.p1.id, m.n1)
+	}
 }
 
 // oneVariant leaves of the variants of a name, which was renamed, the one that

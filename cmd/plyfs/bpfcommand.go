@@ -48,7 +48,10 @@ func newBPFHeader() *cobra.Command {
 	return &cobra.Command{
 		Use:   "header",
 		Short: "print plyfs.h, against which programs are written",
-		Args:  cobra.NoArgs,
+		Long: `Print the header that a program includes. It needs no other header, and its
+comments describe each question, each answer, and what is checked.`,
+		Example: `  plyfs bpf header > plyfs.h`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), bpf.Header)
 			return err

@@ -76,7 +76,10 @@ func newPolicyClear() *cobra.Command {
 	return &cobra.Command{
 		Use:   "clear MOUNTPOINT",
 		Short: "take the policy of a live mount away",
-		Args:  exactly(1, "MOUNTPOINT"),
+		Long: `Take the policy of a live mount away: names and files are as the layers have
+them, from now on.`,
+		Example: `  plyfs policy clear /mnt`,
+		Args:    exactly(1, "MOUNTPOINT"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return askMount(args[0], request{Verb: verbPolicyClear}, nil)
 		},
@@ -126,8 +129,10 @@ may be left out.`,
 	}
 	cmd.PersistentFlags().StringVar(&rule, "rule", "", "the rule whose map is meant")
 	cmd.AddCommand(mapList(), mapDumpCommand(&rule),
-		mapChange("set MOUNTPOINT MAP KEY VALUE", "make or change an entry", verbMapSet, 4, &rule),
-		mapChange("delete MOUNTPOINT MAP KEY", "remove an entry", verbMapDelete, 3, &rule))
+		mapChange(&rule, verbMapSet, 4, "set MOUNTPOINT MAP KEY VALUE", "make or change an entry",
+			"  plyfs policy map set /mnt allowed 1000 1\n  plyfs policy map set /mnt config 0 '{\"limit\": 4096}'"),
+		mapChange(&rule, verbMapDelete, 3, "delete MOUNTPOINT MAP KEY", "remove an entry",
+			"  plyfs policy map delete /mnt allowed 1000"))
 	return cmd
 }
 
@@ -135,7 +140,10 @@ func mapList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list MOUNTPOINT",
 		Short: "list the maps of all rules",
-		Args:  exactly(1, "MOUNTPOINT"),
+		Long: `List the maps of the programs of all rules, with the types of their keys and
+values, and where they are pinned.`,
+		Example: `  plyfs policy map list /mnt`,
+		Args:    exactly(1, "MOUNTPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var list []bpf.RuleMaps
 			if err := askMount(args[0], request{Verb: verbMapList}, &list); err != nil {
@@ -162,7 +170,10 @@ func mapDumpCommand(rule *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dump MOUNTPOINT MAP",
 		Short: "print the entries of a map",
-		Args:  exactly(2, "MOUNTPOINT and MAP"),
+		Long: `Print the entries of a map, one a line: the key and the value, as the object's
+type information has them.`,
+		Example: `  plyfs policy map dump /mnt --rule mine:/x allowed`,
+		Args:    exactly(2, "MOUNTPOINT and MAP"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := request{Verb: verbMapDump}
 			r.Rule, r.Map, r.Limit = *rule, args[1], limit
@@ -192,11 +203,14 @@ func printEntries(w io.Writer, d *mapDump) error {
 	return t.Flush()
 }
 
-func mapChange(use, short, verb string, n int, rule *string) *cobra.Command {
+func mapChange(rule *string, verb string, n int, use, short, example string) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  exactly(n, "all arguments"),
+		Long: `Change a map of a live mount's programs. Keys and values are integers, str:TEXT,
+hex:0011aa, or JSON. What the mount shows follows before the command returns.`,
+		Example: example,
+		Args:    exactly(n, "all arguments"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			r := request{Verb: verb}
 			r.Rule, r.Map, r.Key = *rule, args[1], args[2]
