@@ -7,7 +7,7 @@ DESTDIR  ?=
 GOLANGCI ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 TESTTIME ?= 25m
 
-.PHONY: all build test test-long bench lint fmt-check generate install clean
+.PHONY: all build test test-nobpf test-long bench bench-bpf lint fmt-check generate generate-check examples install clean
 
 all: build
 
@@ -21,6 +21,15 @@ test:
 	$(GO) vet ./...
 	$(GO) test -race -p 1 -timeout $(TESTTIME) ./...
 
+# Without the bpf room: passthrough and all the rest need no BPF. The tree is
+# copied without it, so nothing can reach for it.
+test-nobpf:
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	git ls-files -z --cached --others --exclude-standard ':!bpf' | xargs -0 cp --parents -t "$$dir" && cd "$$dir" && \
+	CGO_ENABLED=0 $(GO) build -tags nobpf -o plyfs ./cmd/plyfs && $(GO) vet -tags nobpf ./cmd/... ./stack/... ./layers/... ./creds/... && \
+	$(GO) test -tags nobpf ./cmd/... ./stack/journal/... ./layers/... ./creds/... && \
+	$(GO) test -tags nobpf -run 'Policy|Plan|Passthrough|Choose|SetPolicy' ./stack
+
 # The same with hours of random work instead of minutes.
 test-long:
 	PLYFS_SEED=random PLYFS_ORACLE_RUNS=5000 PLYFS_KILLS=500 PLYFS_LOAD_TIME=20m \
@@ -30,22 +39,38 @@ test-long:
 bench: build
 	$(GO) run ./integration/bench -plyfs $(CURDIR)/bin/plyfs $(ARGS)
 
+# What asking a program costs, and reading through its plans, as root.
+bench-bpf: build
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./bpf
+	$(GO) run ./integration/bench -plyfs $(CURDIR)/bin/plyfs -rows plan $(ARGS)
+
 lint: fmt-check
 	$(GOLANGCI) run ./...
 
 fmt-check:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 
+# The objects of bpf/progs, with clang and llvm-strip.
 generate:
 	$(GO) generate ./...
+
+# Compiles the objects again and compares, by the compiler that made those that
+# are committed; any other one makes other code.
+generate-check:
+	sh bpf/progs/check.sh
+
+# The programs of bpf/examples, into bpf/examples/out.
+examples:
+	$(MAKE) -C bpf/examples
 
 # mount.fuse.plyfs makes `mount -t fuse.plyfs` and fstab work, mount.plyfs
 # `mount -t plyfs`.
 install: build
 	install -D -m 0755 bin/plyfs $(DESTDIR)$(PREFIX)/bin/plyfs
+	install -D -m 0644 bpf/include/plyfs.h $(DESTDIR)$(PREFIX)/include/plyfs.h
 	install -d $(DESTDIR)/sbin
 	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)/sbin/mount.plyfs
 	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)/sbin/mount.fuse.plyfs
 
 clean:
-	rm -rf bin
+	rm -rf bin bpf/examples/out

@@ -29,7 +29,7 @@ func (r *rule) name(q stack.NameQuery) (a stack.NameAnswer, say bool) {
 	o, asked := opLookup, opLookup
 	if q.Listing {
 		asked = opReaddir
-		if r.hasAny(opReaddir) {
+		if r.progs.has(opReaddir, pre) || !r.progs.has(opLookup, pre) && r.progs.has(opReaddir, post) {
 			o = opReaddir
 		}
 	}

@@ -64,6 +64,22 @@ func (p *programs) askAgain(c *call, pr *program, k uint32, took time.Duration) 
 	return action, nil
 }
 
+// hangTime is how long a call may be away before those that follow it are no
+// longer made. It itself cannot be ended.
+const hangTime = time.Second
+
+// watch switches the programs off when a call of them does not come back.
+func (p *programs) watch() {
+	now := monotonic()
+	for k := range p.since {
+		if at := p.since[k].Load(); at != 0 && now-time.Duration(at) > hangTime {
+			why := fmt.Sprintf("a call has not returned for %v", hangTime)
+			p.budget.off.CompareAndSwap(nil, &why)
+			return
+		}
+	}
+}
+
 // switchOff keeps the first reason.
 func (p *programs) switchOff(pr *program, took, busy, limit time.Duration) {
 	why := fmt.Sprintf("section %s took %s ms, and again %s ms of processor time; the budget is %s ms",

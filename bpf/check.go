@@ -5,11 +5,8 @@ package bpf
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -149,14 +146,7 @@ func (o *object) warnings(r *Report) []string {
 		list = append(list, `no license: say PLY_LICENSE("GPL"), or many of the kernel's helpers are forbidden`)
 	}
 	if o.caller {
-		list = append(list, "PLY_CALLER: the kernel keeps no name that the programs decide about; "+
-			"each access costs a round trip")
-	}
-	for _, key := range slices.SortedFunc(maps.Keys(o.progs), compareKeys) {
-		if key.phase == post && !o.asked(key) {
-			list = append(list, fmt.Sprintf("section %s: is never asked, for there is no %s that returns PLY_POSTFILTER",
-				key, progKey{key.op, pre}))
-		}
+		list = append(list, "PLY_CALLER: "+o.callerPrice())
 	}
 	for _, p := range r.Programs {
 		if p.Slow != "" {
@@ -166,12 +156,18 @@ func (o *object) warnings(r *Report) []string {
 	return list
 }
 
-func compareKeys(a, b progKey) int { return strings.Compare(a.String(), b.String()) }
-
-// asked says whether a post program has a pre program before it.
-func (o *object) asked(key progKey) bool {
-	if o.progs[progKey{key.op, pre}] != nil {
-		return true
+// callerPrice is what it costs that answers depend on who asks.
+func (o *object) callerPrice() string {
+	names, files := false, false
+	for key := range o.progs {
+		names = names || key.op == opLookup || key.op == opReaddir
+		files = files || key.op == opOpen || key.op == opWrite
 	}
-	return key.op == opReaddir && o.progs[progKey{opLookup, pre}] != nil
+	switch {
+	case names:
+		return "the kernel keeps no name that the programs decide about; each access costs a round trip"
+	case files:
+		return "the kernel drops the pages of a file when it is opened by somebody for whom it is made otherwise"
+	}
+	return "does nothing here: only lookup, readdir, open and write programs are told who asks"
 }

@@ -149,6 +149,10 @@ func (l *loading) loadProgram(p *programs, key progKey, ps *ebpf.ProgramSpec) er
 			}
 		}
 	}
+	if worstTurns(ps.Instructions) > maxTurns {
+		return fmt.Errorf("%s: section %s (%s): its loops within loops could take more than seconds; give them smaller bounds",
+			l.name, key, ps.Name)
+	}
 	start := time.Now()
 	prog, err := ebpf.NewProgramWithOptions(ps, ebpf.ProgramOptions{LogDisabled: true})
 	if err != nil {

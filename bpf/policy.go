@@ -219,10 +219,12 @@ func (r *rule) close() {
 }
 
 // Epoch implements stack.Policy: the sum of the objects' epochs, and of those
-// that were switched off.
+// that were switched off. It is asked many times a second, so this is also the
+// place to look for calls that do not come back.
 func (p *Policy) Epoch() uint64 {
 	var sum uint64
 	for _, r := range p.rules {
+		r.progs.watch()
 		sum += r.progs.epoch()
 		if r.progs.budget.isOff() {
 			sum += 1 << 32

@@ -27,6 +27,7 @@ type programs struct {
 	epochWord             *uint64
 	lastEpoch             atomic.Uint64 // for after Close
 	slots                 slots
+	since                 [slotCount]atomic.Int64 // when the call in a slot began, + 1; 0: none
 	budget                budget
 
 	users  atomic.Int64 // calls being made, and 1 until Close

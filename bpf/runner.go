@@ -104,8 +104,10 @@ func (p *programs) runAs(c *call, o op, ph phase, asked op) (action int32, err e
 // ask runs the program within its budget, and counts.
 func (p *programs) ask(c *call, pr *program, k uint32) (int32, error) {
 	start := monotonic()
+	p.since[k].Store(int64(start) + 1)
 	action, errno := p.once(c, pr, k)
 	took := monotonic() - start
+	p.since[k].Store(0)
 	if errno != 0 {
 		return 0, pr.failed(errno)
 	}

@@ -19,3 +19,4 @@ for c in *.c; do
 		-fdebug-compilation-dir=. -I ../include -c "$c" -o "$o"
 	"$STRIP" -g "$o"
 done
+"$CLANG" -dumpversion >compiler

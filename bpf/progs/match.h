@@ -225,7 +225,7 @@ static __always_inline int ply_glob_hopeless(const struct ply_in *in, const stru
 	__u64 sets = 0;
 	__u8 c = p->text[(plen - 1) & (PLY_PATTERN_MAX - 1)];
 
-	if (c == (__u8)in->name[(nlen - 1) & (PLY_NAME_MAX - 1)] || c == '*' || c == '?' || c == ']' || c == '\\')
+	if (c == (__u8)in->name[(nlen - 1) & (PLY_NAME_MAX - 1)] || c == '*' || c == '?' || c == '\\')
 		return 0;
 #pragma clang loop unroll(full)
 	for (int i = 0; i < PLY_PATTERN_MAX / 8; i++) {

@@ -30,8 +30,8 @@
 
 enum { /* ply_clause.flags */
 	HAS_UID = 1,	/* uid_lo to uid_hi, both included */
-	HAS_GID = 2,	/* gid_lo to gid_hi; and the users', if the clause has both */
-	INVERT_UID = 4, /* all users but those */
+	HAS_GID = 2,	/* gid_lo to gid_hi; with HAS_UID, both must hold */
+	INVERT = 4,	/* all callers but those that the ranges say */
 	OR_HIDE = 8	/* CHOOSE: hide the name if the layer does not hold it */
 };
 
@@ -82,21 +82,19 @@ static __always_inline int meant(const struct ply_in *in, const struct ply_claus
 	int unknown = c->action == HIDE || c->action == DENY;
 	__u32 type = in->mode & S_IFMT;
 
-	if (c->flags & HAS_UID) {
-		if (in->uid == PLY_NOBODY) {
-			if (!unknown)
-				return 0;
-		} else if (in_range(in->uid, c->uid_lo, c->uid_hi) == !!(c->flags & INVERT_UID)) {
+	if (c->flags & (HAS_UID | HAS_GID)) {
+		int hit = 1;
+
+		if ((c->flags & HAS_UID) && !in_range(in->uid, c->uid_lo, c->uid_hi))
+			hit = 0;
+		if ((c->flags & HAS_GID) && !in_range(in->gid, c->gid_lo, c->gid_hi))
+			hit = 0;
+		if (in->uid == PLY_NOBODY || in->gid == PLY_NOBODY)
+			hit = unknown;
+		else if (c->flags & INVERT)
+			hit = !hit;
+		if (!hit)
 			return 0;
-		}
-	}
-	if (c->flags & HAS_GID) {
-		if (in->gid == PLY_NOBODY) {
-			if (!unknown)
-				return 0;
-		} else if (!in_range(in->gid, c->gid_lo, c->gid_hi)) {
-			return 0;
-		}
 	}
 	if (c->type) {
 		if (!type)

@@ -90,7 +90,7 @@ func checkObject(w io.Writer, path string, asJSON, log bool) error {
 				return e
 			}
 		}
-		return &exitError{code: exitFailure, msg: refusal.Short() + when(!log, "; --log prints all it said"), err: err}
+		return &exitError{code: exitFailure, msg: refusal.Short() + when(!log, " (--log prints all it said)"), err: err}
 	case errors.Is(err, bpf.ErrPrivilege):
 		return &exitError{code: exitEnvironment, msg: err.Error(), err: err}
 	case errors.Is(err, os.ErrNotExist):

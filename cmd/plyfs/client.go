@@ -50,7 +50,8 @@ func ask(m mount, r request, into any) error {
 		return fail(exitFailure, "%s: the daemon's answer cannot be read: %w", m.Mountpoint, err)
 	}
 	if a.Error != "" {
-		return &exitError{code: exitFailure, msg: m.Mountpoint + ": " + a.Error, lines: strings.Contains(a.Error, "\n")}
+		hint := when(strings.HasSuffix(a.Error, unix.EIO.Error()), "; plyfs status "+m.Mountpoint+" says what went wrong")
+		return &exitError{code: exitFailure, msg: m.Mountpoint + ": " + a.Error + hint, lines: strings.Contains(a.Error, "\n")}
 	}
 	if into == nil {
 		return nil
@@ -87,7 +88,11 @@ func daemonOf(m mount) (pidfd, pid int, err error) {
 func onMount(name string, nofollow bool) (place, error) {
 	p, err := locate(name, nofollow)
 	if err != nil {
-		return place{}, fail(exitUsage, "%s: cannot be looked up: %w", name, errors.Unwrap(err))
+		err = fail(exitUsage, "%s: cannot be looked up: %w", name, errors.Unwrap(err))
+		if errors.Is(err, unix.EIO) { // the policy may have refused it
+			err = &exitError{code: exitFailure, msg: err.Error() + "; plyfs status MOUNTPOINT says what went wrong", err: err}
+		}
+		return place{}, err
 	}
 	if p.FSType != fsType && p.missing {
 		return place{}, usagef("%s: does not exist; plyfs status lists the mounts", name)

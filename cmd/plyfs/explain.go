@@ -20,8 +20,9 @@ func newExplain() *cobra.Command {
 		Short: "say which layer serves a path, what it hides, and how it is read",
 		Long: `Say about a path on a plyfs mount: which layer serves it, which entries of lower
 layers it hides or is hidden by, what the journal and the private attributes
-record about it, and how it is read and written and why. The path may name
-something that was deleted. A symbolic link at its end is itself explained.`,
+record about it, which rules of the policy have a say about it, and how it is
+read and written and why. Where programs answer by caller, it says what root
+sees. The path may name something that was deleted. A symbolic link at its end is itself explained.`,
 		Example: `  plyfs explain /mnt/etc/passwd`,
 		Args:    exactly(1, "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -48,9 +48,13 @@ func newPolicySet() *cobra.Command {
 	return &cobra.Command{
 		Use:     "set MOUNTPOINT FILE",
 		Short:   "replace the policy of a live mount",
-		Long:    "Replace the policy of a live mount by a policy file, or by an object (FILE.o) for\nthe whole mount. If it does not load, everything stays as it was.",
-		Example: `  plyfs policy set /mnt policy.yaml`,
-		Args:    exactly(2, "MOUNTPOINT and FILE"),
+		Long: `Replace the policy of a live mount by a policy file, or by an object (FILE.o) for
+the whole mount. If it does not load, everything stays as it was. bpf_fail=,
+bpf_budget= and bpf_pin= of the mount hold for the new policy, too. A mount that
+began without a policy takes none whose answers about names depend on who asks.`,
+		Example: `  plyfs policy set /mnt policy.yaml
+  plyfs policy set /mnt prog.o`,
+		Args: exactly(2, "MOUNTPOINT and FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file, err := filepath.Abs(args[1])
 			if err != nil {
@@ -100,7 +104,8 @@ func newPolicyCheck() *cobra.Command {
 				return policyError(err)
 			}
 			defer p.Close()
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rules, all programs load\n", args[0], len(p.Status().Rules))
+			n := len(p.Status().Rules)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rule%s, all programs load\n", args[0], n, when(n != 1, "s"))
 			return err
 		},
 	}
@@ -117,7 +122,8 @@ func newPolicyMap() *cobra.Command {
 		Long: `Maps are what programs look up: tables that can be changed while they run. Keys
 and values are integers (decimal or 0x...), str:TEXT, hex:0011aa, or JSON for
 arrays and structs. What the mount shows follows at once. With one rule, --rule
-may be left out.`,
+may be left out. Maps that are pinned (bpf_pin=DIR) can be changed by others:
+who does so adds 1 to ply_epoch[0] afterwards, and the mount follows.`,
 		Example: `  plyfs policy map list /mnt
   plyfs policy map dump /mnt allowed
   plyfs policy map set /mnt --rule mine:/x allowed 1000 1
@@ -210,7 +216,7 @@ func mapChange(rule *string, verb string, n int, use, short, example string) *co
 		Long: `Change a map of a live mount's programs. Keys and values are integers, str:TEXT,
 hex:0011aa, or JSON. What the mount shows follows before the command returns.`,
 		Example: example,
-		Args:    exactly(n, "all arguments"),
+		Args:    exactly(n, "MOUNTPOINT"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			r := request{Verb: verb}
 			r.Rule, r.Map, r.Key = *rule, args[1], args[2]

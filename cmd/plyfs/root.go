@@ -73,6 +73,8 @@ func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, wha
 func between(low, high int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
+		case len(args) < low && len(args) > 0:
+			return usagef("too few arguments; usage: %s", cmd.UseLine())
 		case len(args) < low:
 			return usagef("no %s given; usage: %s", what, cmd.UseLine())
 		case len(args) > high:

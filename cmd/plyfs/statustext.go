@@ -99,11 +99,23 @@ func printRules(w io.Writer, p *stack.PolicyStatus) error {
 			notes = append(notes, "SWITCHED OFF: "+r.Off)
 		}
 		for _, q := range r.Questions {
-			t.row(r.Name, r.Path, q.Section, fmt.Sprint(q.Runs), time.Duration(q.P50NS).String(), time.Duration(q.P99NS).String(),
+			t.row(r.Name, r.Path, q.Section, fmt.Sprint(q.Runs), runTime(q.P50NS), runTime(q.P99NS),
 				fmt.Sprint(q.Slow), fmt.Sprint(q.Errors), fmt.Sprint(r.Wrong), strings.Join(notes, ", "))
 		}
 	}
 	return t.Flush()
+}
+
+// runTime rounds to three digits.
+func runTime(ns int64) string {
+	if ns == 0 {
+		return "-"
+	}
+	unit := time.Duration(1)
+	for time.Duration(ns)/unit >= 1000 {
+		unit *= 10
+	}
+	return time.Duration(ns).Round(unit).String()
 }
 
 // printOpens prints how files were opened and copied.
