@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/plyfs/plyfs/layers"
@@ -21,15 +22,23 @@ import (
 //
 // Where the answer depends on who asks, the kernel keeps neither the name nor
 // a listing (entry timeout 0, no FOPEN_CACHE_DIR), and one name may lead to
-// several nodes, one for each version: variants. They stand in the directory's
-// children under NAME/LAYER, which no name can be.
+// several nodes: variants. There is one for each version that is chosen, and,
+// where the plan of a lower file depends on who asks, one for each user, so that
+// each has pages of his own. They stand in the directory's children under
+// NAME/LAYER and NAME/uUID.GID, which no name can be. A copy-up ends them: upper
+// has one file.
 
 // choose asks the policy about what was found under a name, and applies its
 // answer. Precondition: as resolve.
 func (fs *FS) choose(p *node, name string, f *found, who Caller) (*found, error) {
 	place := fs.placeOf(p, name)
 	sc := fs.scope(place)
-	if !sc.Names {
+	asker := who
+	switch {
+	case sc.broken:
+		return nil, syscall.EIO
+	case !sc.Names:
+		fs.ownVariant(name, f, sc, asker)
 		return f, nil
 	}
 	if !sc.NamesByCaller {
@@ -58,7 +67,22 @@ func (fs *FS) choose(p *node, name string, f *found, who Caller) (*found, error)
 		}
 	}
 	fs.keepFor(shown, a, sc)
+	fs.ownVariant(name, shown, sc, asker)
 	return shown, nil
+}
+
+// ownVariant gives each user a node of his own of a lower file whose plan
+// depends on who asks. All names of a hard link are one node; its opens take
+// turns (see admitLocked).
+func (fs *FS) ownVariant(name string, f *found, sc Scope, who Caller) {
+	if !sc.FilesByCaller || f.up || f.hard || f.typ != unix.S_IFREG {
+		return
+	}
+	if f.variant == "" {
+		f.variant = name
+	}
+	f.variant += fmt.Sprintf("/u%d.%d", who.UID, who.GID)
+	f.ruled, f.ttl = true, 0
 }
 
 // chooseAgain lets the policy see what its choice came to.
@@ -164,13 +188,12 @@ func (fs *FS) chooseDir(p *node, name string, f *found, all, left []version, sc 
 	if err := p.dir.low.mergeDirs(fs, h, name, cand); err != nil {
 		return nil, err
 	}
-	g := *f
-	g.typ, g.low = unix.S_IFDIR, h.dirs
-	if !f.up {
-		g.st = h.st
-		g.ino = fs.inos.get(h.st.Dev, h.st.Ino)
+	if f.up {
+		g := *f
+		g.low = h.dirs
+		return &g, nil
 	}
-	return &g, nil
+	return &found{typ: unix.S_IFDIR, st: h.st, ino: fs.inos.get(h.st.Dev, h.st.Ino), low: h.dirs}, nil
 }
 
 // is tells whether a node is what was found.
@@ -206,7 +229,7 @@ func (fs *FS) detachOthers(p *node, name string, keep *node) {
 		switch {
 		case base != name:
 		case c != keep:
-			fs.detach(p, key, name, c)
+			fs.detach(p, name, c)
 		case variant:
 			delete(p.dir.children, key)
 		}
@@ -218,10 +241,9 @@ func (fs *FS) detachOthers(p *node, name string, keep *node) {
 
 // detach takes a name from a node to which the policy does not lead any more.
 // Precondition: p.mu is held for writing, and not the node's.
-func (fs *FS) detach(p *node, key, name string, c *node) {
-	if p.dir.children[key] == c {
-		delete(p.dir.children, key)
-	}
+func (fs *FS) detach(p *node, name string, c *node) {
+	p.dir.forgetChild(name, c.current())
+	c = c.current()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fs.noteLastPlace(c, p, name)

@@ -59,6 +59,10 @@ func (fs *FS) tmpName() string { return "#" + strconv.FormatUint(fs.tmpSeq.Add(1
 func (fs *FS) copyUpDir(n *node) error {
 	for n.dir.upper() == nil {
 		n.mu.RLock()
+		if n.detached {
+			n.mu.RUnlock()
+			return errRetry
+		}
 		if len(n.names) == 0 {
 			n.mu.RUnlock()
 			return fs.copyUpRemoved(n)
@@ -209,7 +213,7 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 			return err
 		}
 		tmp := fs.tmpName()
-		err = fs.copyToTmp(low, tmp, n.origin, kind, d.plan)
+		err = fs.copyToTmp(low, tmp, n.origin, kind, &d)
 		d.closeUnused()
 		if err == nil {
 			err = fs.publishFile(n, tmp, d.gen)
@@ -229,12 +233,12 @@ var errReplaced = errors.New("the policy was replaced")
 
 // copyToTmp makes a complete copy of a lower file in the work directory, or of
 // what a plan shows in its place.
-func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind copyKind, plan *planFile) error {
+func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind copyKind, d *decision) error {
 	var st unix.Stat_t
 	if err := low.d.Stat(low.name, &st); err != nil {
 		return err
 	}
-	if err := fs.copyBody(low, tmp, &st, kind, plan); err != nil {
+	if err := fs.copyBody(low, tmp, &st, kind, d); err != nil {
 		return err
 	}
 	if kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
@@ -243,7 +247,7 @@ func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind c
 	if err := fs.copyMeta(low.d, low.name, tmp, &st); err != nil {
 		return err
 	}
-	if plan != nil {
+	if d.plan != nil || d.asksReads() {
 		if err := fs.tmp.Setxattr(tmp, xattrCopied, []byte{markVersion}, 0); err != nil {
 			return err
 		}
@@ -252,10 +256,10 @@ func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind c
 }
 
 // copyBody creates the copy and fills it.
-func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, plan *planFile) error {
+func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, d *decision) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return fs.copyData(low, tmp, st, kind, plan)
+		return fs.copyData(low, tmp, st, kind, d)
 	case unix.S_IFLNK:
 		target, err := low.d.Readlink(low.name)
 		if err != nil {
@@ -271,14 +275,14 @@ func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 
 // copyData copies a regular file, and makes it durable before it can get its
 // name: after a power cut no name may show a half-copied file.
-func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, plan *planFile) error {
+func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, d *decision) error {
 	dst, err := fs.tmp.Open(tmp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
 	fs.count.copyFiles.Add(1)
-	if kind == copyEmpty || st.Size == 0 && plan == nil {
+	if kind == copyEmpty || st.Size == 0 && d.plan == nil {
 		return nil
 	}
 	src, err := fs.openLowerData(low)
@@ -289,9 +293,12 @@ func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 	fs.takesLong()
 	var copied int64
 	how := "plan"
-	if plan != nil {
-		copied, err = plan.copyTo(dst, src)
-	} else {
+	switch {
+	case d.asksReads():
+		copied, err = fs.copyAsking(dst, src, st.Size, d)
+	case d.plan != nil:
+		copied, err = d.plan.copyTo(dst, src)
+	default:
 		copied, how, err = layers.CopyData(dst, src, st.Size, layers.CopyOptions{})
 	}
 	if err != nil {
@@ -330,6 +337,9 @@ func (fs *FS) publishFile(n *node, tmp string, gen uint64) error {
 	defer n.mu.Unlock()
 	if p := fs.pol(); p != nil && p.gen != gen || p == nil && gen != 0 {
 		return errReplaced
+	}
+	if n.detached { // meanwhile
+		return errRetry
 	}
 	switch {
 	case n.hard && (ok || fs.mayHaveNames(n)):
@@ -374,10 +384,14 @@ func (fs *FS) lockName(n *node) (at nameRef, ok bool, err error) {
 		n.mu.RLock()
 		still := n.hasName(at.parent, at.name)
 		n.mu.RUnlock()
-		if still && at.parent.dir.upper() != nil {
+		detached := at.parent.detached
+		if still && !detached && at.parent.dir.upper() != nil {
 			return at, true, nil
 		}
 		at.parent.mu.Unlock()
+		if still && detached { // by a policy, and it does not come back
+			return at, false, errRetry
+		}
 	}
 }
 

@@ -30,6 +30,9 @@ type dataAsk struct {
 	reads, writes bool
 }
 
+// asksReads tells whether the policy is asked about each read.
+func (d *decision) asksReads() bool { return d.data != nil && d.data.reads }
+
 // plainTag is the tag of a file as it is.
 const plainTag = 1
 
@@ -52,6 +55,9 @@ func (fs *FS) decideLocked(n *node, how askHow) (decision, error) {
 		return d, nil
 	}
 	sc, place, err := fs.governedLocked(n)
+	if err == nil && sc.broken {
+		err = syscall.EIO
+	}
 	if err != nil || !sc.Files {
 		return d, err
 	}
@@ -79,16 +85,19 @@ func (fs *FS) decideLocked(n *node, how askHow) (decision, error) {
 		q.Data = nil
 		d.data = &dataAsk{q: q, reads: sc.Reads, writes: sc.Writes}
 	}
-	if a.Plan == nil {
-		return d, nil
+	if a.Plan != nil {
+		err = fs.planDecisionLocked(n, &d, q, st, a.Plan, sc)
 	}
-	return d, fs.planDecisionLocked(n, &d, q, st, a.Plan, sc)
+	if sc.Reads {
+		d.tag = 0 // who knows what the answers will be
+	}
+	return d, err
 }
 
 // planDecisionLocked puts a plan into a decision; it is released on an error,
 // and where it says no more than that the file is as it is.
 func (fs *FS) planDecisionLocked(n *node, d *decision, q FileQuery, st unix.Stat_t, p *Plan, sc Scope) error {
-	f, err := fs.openPlan(q, p, fs.versionsOfLocked(n))
+	f, err := fs.openPlan(q, p, fs.versionsOfLocked(n, q.Place))
 	if err != nil {
 		return err
 	}
@@ -133,7 +142,7 @@ func (fs *FS) fileQueryLocked(n *node, place string) (q FileQuery, st unix.Stat_
 		return q, st, err
 	}
 	q.Layer = n.low.d.Layer().Index
-	q.Holders, err = fs.heldLocked(n)
+	q.Holders, err = fs.heldLocked(n, place)
 	return q, st, err
 }
 
@@ -152,28 +161,45 @@ const heldKnown = 1 << 63
 
 // heldLocked has a bit for each lower layer that holds a version of a lower
 // file's path; lower layers do not change.
-func (fs *FS) heldLocked(n *node) (uint64, error) {
+func (fs *FS) heldLocked(n *node, place string) (uint64, error) {
 	if h := n.held.Load(); h&heldKnown != 0 {
 		return h &^ heldKnown, nil
 	}
 	h := layerBit(n.low.d.Layer().Index)
-	if len(n.names) > 0 {
-		all, err := n.names[0].parent.dir.low.versions(fs, n.low.name)
+	if at, ok := fs.nameAtLocked(n, place); ok {
+		all, err := at.parent.dir.low.versions(fs, at.name)
 		if err != nil {
 			return 0, err
 		}
 		h |= holders(all)
 	}
-	n.held.Store(h | heldKnown)
+	if !n.hard { // whose names are paths of their own
+		n.held.Store(h | heldKnown)
+	}
 	return h, nil
 }
 
+// nameAtLocked is the name of a lower file that has a place, or another one of
+// it. Precondition: n.mu is held.
+func (fs *FS) nameAtLocked(n *node, place string) (at nameRef, ok bool) {
+	for _, a := range n.names {
+		if len(n.names) == 1 || fs.placeOf(a.parent, a.name) == place {
+			return a, true
+		}
+	}
+	if len(n.names) > 0 {
+		return n.names[0], true
+	}
+	return nameRef{}, false
+}
+
 // versionsOfLocked finds the lower layers' versions of a lower file's path.
-func (fs *FS) versionsOfLocked(n *node) func(int) (ref, error) {
-	if n.up || len(n.names) == 0 {
+func (fs *FS) versionsOfLocked(n *node, place string) func(int) (ref, error) {
+	at, ok := fs.nameAtLocked(n, place)
+	if n.up || !ok {
 		return nil
 	}
-	dir, name := n.names[0].parent.dir.low, n.low.name
+	dir, name := at.parent.dir.low, at.name
 	return func(layer int) (ref, error) {
 		all, err := dir.versions(fs, name)
 		if err != nil {
@@ -235,6 +261,9 @@ func (fs *FS) showAttr(n *node, st *unix.Stat_t, a *fuse.Attr) error {
 		return nil
 	}
 	sc, place, err := fs.attrScopeLocked(n)
+	if err == nil && sc.broken {
+		err = syscall.EIO
+	}
 	if err != nil {
 		return err
 	}
@@ -284,7 +313,7 @@ func (fs *FS) showSizeLocked(n *node, place string, sc Scope, a *fuse.Attr) erro
 		return nil
 	}
 	size := ans.Plan.Size
-	ans.Plan.release()
+	fs.releasePlan(ans.Plan)
 	if size < 0 {
 		return fs.wrongAnswer(place, "size %d is negative", size)
 	}
@@ -294,10 +323,11 @@ func (fs *FS) showSizeLocked(n *node, place string, sc Scope, a *fuse.Attr) erro
 
 // ruleAttr lets the policy change attributes.
 func (fs *FS) ruleAttr(n *node, place string, a *fuse.Attr) (err error) {
-	p := fs.pol()
+	p := fs.usePolicy()
 	if p == nil {
 		return nil
 	}
+	defer p.using.RUnlock()
 	defer fs.policyPanics(func() { err = syscall.EIO })
 	q := AttrQuery{Place: place, Ino: n.ino, Mode: a.Mode, Size: int64(a.Size), Mtime: int64(a.Mtime)*1e9 + int64(a.Mtimensec)}
 	if !n.inUpper() {
@@ -316,7 +346,8 @@ func (fs *FS) ruleAttr(n *node, place string, a *fuse.Attr) (err error) {
 	}
 	a.Mode &^= ans.ClearMode
 	if ans.SetMtime {
-		a.Mtime, a.Mtimensec = uint64(ans.Mtime/1e9), uint32(ans.Mtime%1e9)
+		ts := unix.NsecToTimespec(ans.Mtime)
+		a.Mtime, a.Mtimensec = uint64(ts.Sec), uint32(ts.Nsec)
 	}
 	return nil
 }

@@ -219,6 +219,20 @@ type found struct {
 	ruled   bool          // ttl is set
 }
 
+// discard lets go of the descriptors of directories that were found and are not
+// kept in a node.
+func (f *found) discard() {
+	if f == nil {
+		return
+	}
+	if f.upDir != nil {
+		f.upDir.Forget()
+	}
+	if f.low != nil {
+		f.low.forget()
+	}
+}
+
 // resolve finds what the merged tree holds under a name, ENOENT if nothing,
 // errHidden if the policy hides it.
 // Precondition: p.mu is held for writing, or for reading with covers loaded.
@@ -239,10 +253,17 @@ func (fs *FS) resolve(p *node, name string, who Caller) (*found, error) {
 	if f == nil {
 		return nil, syscall.ENOENT
 	}
-	if fs.pol() != nil {
-		return fs.choose(p, name, f, who)
+	if fs.pol() == nil {
+		return f, nil
 	}
-	return f, nil
+	g, err := fs.choose(p, name, f, who)
+	switch {
+	case err != nil:
+		f.discard()
+	case f.low != nil && g.low != f.low:
+		f.low.forget()
+	}
+	return g, err
 }
 
 func (fs *FS) layerOf(f *found) int {

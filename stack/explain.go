@@ -37,8 +37,8 @@ func (fs *FS) Explain(rel string) (Explanation, error) {
 		return e, fmt.Errorf("%s: %w", path.Dir(rel), syscall.ENOTDIR)
 	}
 	name := path.Base(rel)
-	e.Place = fs.explainPlace(&e, p, name)
 	n, err := fs.child(p, name, mounter)
+	e.Place = fs.explainPlace(&e, p, name)
 	if err == errHidden {
 		e.HiddenBy = "the policy (" + strings.Join(e.Rules, ", ") + ")"
 	} else if err != nil && err != syscall.ENOENT {
@@ -59,6 +59,17 @@ func (fs *FS) explainPlace(e *Explanation, p *node, name string) string {
 		return ""
 	}
 	place := fs.placeOf(p, name)
+	p.mu.RLock()
+	n := p.dir.children[name]
+	p.mu.RUnlock()
+	if n != nil && !n.isDir() {
+		n = n.current()
+		n.mu.RLock()
+		if _, stuck, err := fs.governedLocked(n); err == nil && stuck != "" {
+			place = stuck
+		}
+		n.mu.RUnlock()
+	}
 	if r, ok := pol.Policy.(interface{ Rules(place string) []string }); ok {
 		e.Rules = append(e.Rules, r.Rules(place)...)
 	}
@@ -114,7 +125,7 @@ func (fs *FS) describe(e *Explanation, n, p *node, name string) {
 	case n.isDir():
 		fs.describeDir(e, n)
 	case n.isReg():
-		e.IOMode, e.IOWhy, e.DecidedBy = fs.ioMode(n)
+		e.IOMode, e.IOWhy, e.DecidedBy = fs.ioMode(n, mounter)
 	}
 	if n.origin != (journal.Origin{}) && n.up {
 		e.Records = append(e.Records, fmt.Sprintf("origin: layer %d inode %d", n.origin.Layer, n.origin.Ino))
@@ -200,16 +211,16 @@ func (fs *FS) describeDir(e *Explanation, n *node) {
 	}
 }
 
-// ioMode says how a regular file is, or would be, served, and who decided it.
-// Precondition: n.mu is held for writing.
-func (fs *FS) ioMode(n *node) (mode, why, rule string) {
+// ioMode says how a regular file is, or would be for who, served, and what
+// decided it. Precondition: n.mu is held for writing.
+func (fs *FS) ioMode(n *node, who Caller) (mode, why, rule string) {
 	if n.io != nil && n.io.opens > 0 {
 		if n.io.mode == modePassthrough {
 			return "passthrough", fmt.Sprintf("%d open, backing id %d", n.io.opens, n.io.id), n.io.rule
 		}
 		return "server", n.io.refused, n.io.rule
 	}
-	d, err := fs.decideLocked(n, askHow{who: mounter})
+	d, err := fs.decideLocked(n, askHow{who: who})
 	defer d.closeUnused()
 	why = d.why
 	if why == "" {
@@ -220,7 +231,7 @@ func (fs *FS) ioMode(n *node) (mode, why, rule string) {
 		return "error", err.Error(), d.rule
 	case why != "":
 		return "server", why, d.rule
-	case n.io != nil && n.io.refused != "" && n.io.gen == d.gen:
+	case n.io != nil && n.io.refused != "" && n.io.gen == d.gen && d.caller == Nobody:
 		return "server", n.io.refused, d.rule
 	case d.plan != nil:
 		return "passthrough", fmt.Sprintf("%v serves the whole file", d.from), d.rule
@@ -272,7 +283,7 @@ func (fs *FS) planInfoLocked(n *node, info *PlanInfo, who Caller, most int) erro
 		return err
 	}
 	_, info.Place, _ = fs.governedLocked(n)
-	info.IOMode, info.IOWhy, info.Rule = fs.ioMode(n)
+	info.IOMode, info.IOWhy, info.Rule = fs.ioMode(n, who)
 	d, err := fs.decideLocked(n, askHow{who: who})
 	defer d.closeUnused()
 	if err != nil {

@@ -5,6 +5,7 @@ package stack
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -42,16 +43,23 @@ type ioState struct {
 	mayMap bool
 	mode   ioMode
 
-	id    int32   // backing id, 0 = none
-	idLow bool    // id is of the lower file
-	from  Backing // which file id is of: a plan may choose another than the node's own
+	id       int32   // backing id, 0 = none
+	idLow    bool    // id is of the lower file
+	from     Backing // which file id is of: a plan may choose another than the node's own
+	fromTag  uint64  // decision.tag of that plan
+	fromSize int64   // and how long the file is
 
 	plan     *planFile // what the server mode shows; nil: the file as it is
 	gen      uint64    // of the policy that chose mode and plan
-	caller   Caller    // for whom
+	callers  []Caller  // for whom, of the opens that live
 	rule     string    // who decided
 	data     *dataAsk  // reads and writes that the policy is asked about
 	cacheTag uint64    // of what the kernel's pages may hold, see decision.tag; 0: they are empty
+
+	// purging: an open that lives was answered without FOPEN_KEEP_CACHE. The
+	// kernel drops the pages only after it has the answer, and another open
+	// must not find the old ones by then.
+	purging bool
 
 	refused string // why the file is not passed through
 
@@ -148,24 +156,30 @@ func (fs *FS) retireLocked(n *node) {
 func (n *node) joinsLocked(d *decision) bool {
 	io := n.io
 	if io.mode == modeServer {
-		return d.caller == io.caller || d.tag != 0 && d.tag == io.cacheTag
+		return len(io.callers) == 1 && io.callers[0] == d.caller || d.tag != 0 && d.tag == io.cacheTag
 	}
-	if d.why == "" && d.from == io.from {
+	if d.why == "" && io.isOf(d) {
 		return true
 	}
 	// What is being written to upper through the mount shows its writers no
 	// more than they know. It is judged again when they have closed it.
-	return n.up && io.gen == d.gen
+	return n.up && io.gen == d.gen && io.write > 0
+}
+
+// isOf tells whether the backing id is of the file that is to be passed
+// through.
+func (io *ioState) isOf(d *decision) bool {
+	return io.from == d.from && (d.from == Self || d.tag == io.fromTag)
 }
 
 // chooseLocked decides how the first open of a file is served.
 // Precondition: n.mu is held for writing; no open lives.
 func (fs *FS) chooseLocked(n *node, d *decision) ioMode {
 	io := n.ioLocked()
-	if io.id != 0 && (io.idLow == n.up || io.from != d.from || d.from != Self && io.gen != d.gen) {
+	if io.id != 0 && (io.idLow == n.up || !io.isOf(d)) {
 		fs.closeBackingLocked(n)
 	}
-	io.gen, io.caller = d.gen, d.caller
+	io.gen, io.callers = d.gen, nil
 	io.refused = d.why
 	if io.refused == "" {
 		io.refused = fs.keepFromPassthrough(n)
@@ -223,7 +237,11 @@ func (fs *FS) openBackingLocked(n *node, d *decision) error {
 		if err != nil {
 			return err
 		}
-		return fs.registerLocked(n, b.fd, d.from)
+		if err := fs.registerLocked(n, b.fd, d.from); err != nil {
+			return err
+		}
+		n.io.fromTag, n.io.fromSize = d.tag, d.plan.size
+		return nil
 	}
 	r, err := fs.dataRefLocked(n)
 	if err != nil {
@@ -325,9 +343,12 @@ func (fs *FS) admitLocked(n *node, write bool, who Caller, out *fuse.OpenOut) er
 		return err
 	}
 	out.OpenFlags = fuse.FOPEN_NOFLUSH
-	if io.serveLocked(&d) && !n.up {
+	if io.serveLocked(&d) && !n.up && !io.purging {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	} else {
+		io.purging = true // until no open lives
 	}
+	io.noteCaller(d.caller)
 	io.opens++
 	fs.count.server.Add(1)
 	fs.count.refuse(io.refused)
@@ -340,15 +361,29 @@ func (io *ioState) serveLocked(d *decision) (keep bool) {
 	keep = d.tag != 0 && (io.cacheTag == 0 || io.cacheTag == d.tag)
 	io.plan.close()
 	io.plan, d.plan = d.plan, nil
-	io.data, io.rule, io.caller, io.gen = d.data, d.rule, d.caller, d.gen
+	io.data, io.rule, io.gen = d.data, d.rule, d.gen
 	if io.cacheTag = d.tag; d.tag == 0 {
 		io.cacheTag = unknownTag
 	}
 	return keep
 }
 
-// unknownTag is of pages about which nothing is known: equal to no decision's.
-const unknownTag = ^uint64(0)
+// unknownTag is of pages about which nothing is known: equal to no decision's;
+// unknownGen is no policy's generation.
+const (
+	unknownTag = ^uint64(0)
+	unknownGen = ^uint64(0)
+)
+
+// maxCallers bounds the callers that are told apart while a file is open.
+const maxCallers = 64
+
+// noteCaller keeps for whom a file that the daemon serves is open.
+func (io *ioState) noteCaller(who Caller) {
+	if !slices.Contains(io.callers, who) && len(io.callers) <= maxCallers {
+		io.callers = append(io.callers, who)
+	}
+}
 
 // closeUnused closes the plan of a decision that nobody took over.
 func (d *decision) closeUnused() {
@@ -447,17 +482,43 @@ func (fs *FS) followCopyUpLocked(n *node) error {
 }
 
 // redecideLocked asks the policy anew about a file that the daemon serves, for
-// those that have it open. If it gives no answer, they get EIO.
+// those that have it open. If it gives no answer, they get EIO; if it gives
+// different ones to those who share the node, who are not told apart, ESTALE.
 // Precondition: n.mu is held for writing.
 func (fs *FS) redecideLocked(n *node) {
 	if fs.pol() == nil && n.io.plan == nil && n.io.data == nil {
 		return
 	}
-	d, err := fs.decideLocked(n, askHow{write: n.io.write > 0, who: n.io.caller})
+	d, err := fs.decideForAllLocked(n)
 	if err != nil {
-		d = decision{gen: d.gen, caller: n.io.caller, plan: fs.failingPlan(err)}
+		d = decision{gen: d.gen, plan: fs.failingPlan(err)}
 	}
 	n.io.serveLocked(&d)
+}
+
+// decideForAllLocked is the decision for all callers that have a file open:
+// ESTALE if there is no such.
+func (fs *FS) decideForAllLocked(n *node) (d decision, err error) {
+	how := askHow{write: n.io.write > 0, who: Nobody}
+	if len(n.io.callers) > 0 {
+		how.who = n.io.callers[0]
+	}
+	if d, err = fs.decideLocked(n, how); err != nil || d.caller == Nobody {
+		return d, err
+	}
+	for i := 1; i < len(n.io.callers) && err == nil; i++ {
+		how.who = n.io.callers[i]
+		var e decision
+		e, err = fs.decideLocked(n, how)
+		e.closeUnused()
+		if err == nil && (e.tag != d.tag || e.tag == 0 || i >= maxCallers) {
+			err = errRetry
+		}
+	}
+	if err != nil {
+		d.closeUnused()
+	}
+	return d, err
 }
 
 // failingPlan shows nothing but an error.

@@ -61,7 +61,7 @@ func (fs *FS) entryHead(n *node, out *fuse.EntryOut) {
 func (fs *FS) child(p *node, name string, who Caller) (*node, error) {
 	if fs.pol() == nil {
 		p.mu.RLock()
-		if c := p.dir.children[name]; c != nil && c.succ.Load() == nil && fs.nodes.ref(c) {
+		if c := p.dir.children[name]; !p.detached && c != nil && c.succ.Load() == nil && fs.nodes.ref(c) {
 			p.mu.RUnlock()
 			return c, nil
 		}
@@ -78,7 +78,7 @@ func (fs *FS) childLocked(p *node, name string, who Caller) (*node, error) {
 		return nil, syscall.ESTALE
 	}
 	if fs.pol() != nil {
-		if sc := fs.scope(fs.placeOf(p, name)); sc.NamesByCaller {
+		if sc := fs.scope(fs.placeOf(p, name)); sc.NamesByCaller || sc.FilesByCaller {
 			return fs.childFor(p, name, who)
 		}
 	}
@@ -149,9 +149,10 @@ func (fs *FS) childFor(p *node, name string, who Caller) (*node, error) {
 			if f.ruled {
 				c.ttl.Store(int64(f.ttl) + 1)
 			}
+			f.discard()
 			return c, nil
 		}
-		fs.detach(p, key, name, c)
+		fs.detach(p, name, c)
 		fs.unrefLater(c)
 	}
 	return fs.install(p, name, f), nil

@@ -162,13 +162,14 @@ func (fs *FS) stillLeads(a nameRef, n *node, who Caller) (bool, error) {
 	a.parent.mu.Lock()
 	defer a.parent.mu.Unlock()
 	f, err := fs.resolve(a.parent, a.name, who)
+	defer f.discard()
 	if err == nil && n.is(f) {
 		return true, nil
 	}
 	if err != nil && err != errHidden && err != syscall.ENOENT {
 		return false, err
 	}
-	fs.detach(a.parent, a.name, a.name, n)
+	fs.detach(a.parent, a.name, n)
 	return false, nil
 }
 
@@ -194,12 +195,27 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	n.noteReleaseLocked(in.Flags)
 	if n.io.opens--; n.io.opens > 0 {
+		fs.writtenLocked(n, in.Flags)
 		return
 	}
-	n.io.write = 0
+	n.io.write, n.io.purging = 0, false
 	fs.closeServerFilesLocked(n)
 	if n.succ.Load() != nil || n.unlinked {
 		fs.closeBackingLocked(n)
+	}
+}
+
+// writtenLocked judges a file in upper that the daemon serves again when its
+// last writer has closed it, for those who still have it open.
+// Precondition: n.mu is held for writing.
+func (fs *FS) writtenLocked(n *node, flags uint32) {
+	io := n.io
+	if fs.pol() == nil || !n.up || io.mode != modeServer || io.write > 0 || flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return
+	}
+	fs.redecideLocked(n)
+	if fs.dev != nil { // not by the serving thread, which may be needed for reads that are under way
+		go func() { _ = fs.dev.invalPages(n.id) }()
 	}
 }
 

@@ -84,15 +84,16 @@ func (fs *FS) stuckDir(n *node) string {
 		var err error
 		if s, err = readPlace(ref{d: up, fd: -1}); err != nil {
 			fs.noteError("reading a place", err)
-			return unknownPlace // governed by what governs nothing known: asked again the next time
+			return unknownPlace
 		}
 	}
 	n.dir.stuck.Store(&s)
 	return s
 }
 
-// unknownPlace stands for one that could not be read.
-const unknownPlace = "/"
+// unknownPlace begins those that could not be read: whatever the policy may
+// have to say there, the answer is EIO. They are read again the next time.
+const unknownPlace = "\x00"
 
 // xattrPlace holds a place, as it is; xattrCopied is on copies that were made
 // through a plan. See mark.go for the others.
@@ -204,7 +205,7 @@ func (fs *FS) governedLocked(n *node) (s Scope, place string, err error) {
 // noteLastPlace keeps the place of a name that is about to be dropped, if it
 // is the last one. Precondition: n.mu is held for writing.
 func (fs *FS) noteLastPlace(n, p *node, name string) {
-	if len(n.names) == 1 && fs.pol() != nil && n.isReg() {
+	if len(n.names) == 1 && n.isReg() { // a policy may come later
 		n.lastPlace = fs.placeOf(p, name)
 	}
 }

@@ -103,6 +103,13 @@ func (p *Plan) release() {
 	}
 }
 
+// releasePlan is release for a policy that may panic: whoever holds locks goes
+// on.
+func (fs *FS) releasePlan(p *Plan) {
+	defer fs.policyPanics(func() {})
+	p.release()
+}
+
 // planBounds is what a window is checked against.
 type planBounds struct {
 	size    int64                          // of the file shown

@@ -60,7 +60,7 @@ func (fs *FS) openPlan(q FileQuery, p *Plan, version func(int) (ref, error)) (*p
 		err = fs.wrongAnswer(q.Place, "size %d instead of %d: a file in upper may only be blanked", p.Size, q.Size)
 	}
 	if err != nil {
-		p.release()
+		fs.releasePlan(p)
 		return nil, err
 	}
 	return f, nil
@@ -85,7 +85,7 @@ func (f *planFile) close() {
 		}
 	}
 	f.files = nil
-	f.plan.release()
+	f.fs.releasePlan(f.plan)
 }
 
 // backing opens a backing file other than the node's own.

@@ -26,13 +26,33 @@ func (n *node) holder() *node {
 func (fs *FS) inPieces(n *node) (bool, int64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.io != nil && (n.io.plan != nil || n.io.data != nil) {
-		return true, n.shown.Load() - 1
+	switch io := n.io; {
+	case io == nil:
+	case io.plan != nil && !io.plan.inPlace:
+		return true, io.plan.size
+	case io.opens > 0 && io.mode == modePassthrough && io.from != Self:
+		return true, io.fromSize
+	case io.plan != nil || io.data != nil:
+		return true, fs.ownSizeLocked(n)
 	}
 	if n.succ.Load() != nil && !n.overtaken {
-		return true, n.shown.Load() - 1
+		return true, fs.ownSizeLocked(n)
 	}
 	return false, 0
+}
+
+// ownSizeLocked is the size of the node's own file, or, where it is not found
+// any more, the one that was shown last. Precondition: n.mu is held.
+func (fs *FS) ownSizeLocked(n *node) int64 {
+	var st unix.Stat_t
+	r, err := fs.dataRefLocked(n)
+	if err == nil {
+		err = r.stat(&st)
+	}
+	if err != nil {
+		return n.shown.Load() - 1
+	}
+	return st.Size
 }
 
 // lseekPieces answers SEEK_DATA and SEEK_HOLE as a file system without holes
@@ -58,7 +78,14 @@ func (fs *FS) lseekPieces(in *fuse.LseekIn, size int64, out *fuse.LseekOut) fuse
 // Precondition: the node's lock is held.
 func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, error) {
 	q := DataQuery{FileQuery: io.data.q, Off: off, Len: len(buf)}
-	q.Caller = Nobody
+	q.Caller, q.Write = Nobody, false
+	if q.Layer == 0 { // it may have grown since it was opened
+		var st unix.Stat_t
+		if err := unix.Fstat(self, &st); err != nil {
+			return 0, err
+		}
+		q.Size = st.Size
+	}
 	a, err := fs.askData(q)
 	if err != nil {
 		return 0, err
@@ -66,7 +93,7 @@ func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, err
 	var got int
 	switch {
 	case a.Window != nil:
-		got, err = fs.readWindow(io, a, buf, off, self)
+		got, err = fs.readWindow(io, q.FileQuery, a, buf, off, self)
 	case io.plan != nil:
 		got, err = io.plan.readAt(buf, off, self)
 	default:
@@ -84,13 +111,15 @@ func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, err
 }
 
 // readWindow reads by the extents of the answer about one read.
-func (fs *FS) readWindow(io *ioState, a DataAnswer, buf []byte, off int64, self int) (int, error) {
-	q := io.data.q
+func (fs *FS) readWindow(io *ioState, q FileQuery, a DataAnswer, buf []byte, off int64, self int) (int, error) {
 	size := q.Size
 	p := &Plan{Size: size, Parts: a.Parts}
 	var version func(int) (ref, error)
 	if io.plan != nil {
-		size, p.Serve, version = io.plan.size, io.plan.plan.Serve, io.plan.version
+		p.Serve, version = io.plan.plan.Serve, io.plan.version
+		if q.Layer > 0 {
+			size = io.plan.size
+		}
 		p.Size = size
 	}
 	f := &planFile{fs: fs, plan: p, place: q.Place, size: size, inPlace: q.Layer == 0, selfLen: q.Size,
@@ -122,4 +151,27 @@ func (fs *FS) askWrite(ask *dataAsk, who Caller, off int64, data []byte, after u
 	}
 	a, err := fs.askData(q)
 	return a.Again, err
+}
+
+// copyAsking copies what reads show where the policy is asked about each.
+func (fs *FS) copyAsking(dst, src int, size int64, d *decision) (int64, error) {
+	if d.plan != nil {
+		size = d.plan.size
+	}
+	io := &ioState{data: d.data, plan: d.plan}
+	buf := make([]byte, min(size, copyChunk))
+	for off := int64(0); off < size; {
+		n, err := fs.readAsking(io, buf, off, src)
+		if err == nil && n == 0 {
+			err = syscall.EIO
+		}
+		if err == nil {
+			err = pwriteFull(dst, buf[:n], off)
+		}
+		if err != nil {
+			return off, err
+		}
+		off += int64(n)
+	}
+	return size, nil
 }

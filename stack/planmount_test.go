@@ -308,10 +308,14 @@ func wantNoHoles(t *testing.T, f *testFD, size int64) {
 
 // waysToRead are ways to read a whole file.
 var waysToRead = map[string]func(t *testing.T, m *mounted, f *testFD, size int) (string, error){
-	"O_DIRECT":     readDirect,
-	"mmap private": func(t *testing.T, _ *mounted, f *testFD, n int) (string, error) { return readMapped(t, f, n, unix.MAP_PRIVATE) },
-	"mmap shared":  func(t *testing.T, _ *mounted, f *testFD, n int) (string, error) { return readMapped(t, f, n, unix.MAP_SHARED) },
-	"splice":       readSpliced,
+	"O_DIRECT": readDirect,
+	"mmap private": func(t *testing.T, _ *mounted, f *testFD, n int) (string, error) {
+		return readMapped(t, f, n, unix.MAP_PRIVATE)
+	},
+	"mmap shared": func(t *testing.T, _ *mounted, f *testFD, n int) (string, error) {
+		return readMapped(t, f, n, unix.MAP_SHARED)
+	},
+	"splice": readSpliced,
 	"sendfile": func(t *testing.T, _ *mounted, f *testFD, _ int) (string, error) {
 		return readInto(t, t.TempDir()+"/sent", func(dst int) (int, error) {
 			off := int64(0)
@@ -553,6 +557,67 @@ func wantSame(t testing.TB, what, got, want string) {
 	t.Errorf("%s: %d bytes, want %d, different from byte %d on: %.40q, want %.40q", what, len(got), len(want), i, got[i:], want[i:])
 }
 
+// byShell runs a program of the mount. Not as a child of the test's own: the
+// runtime waits for the exec with all that could serve it.
+func byShell(path string) error { return exec.Command("sh", "-c", path+"; exit $?").Run() }
+
+// The policy is told what an answer is for: a copy-up, and a file that was
+// copied through a plan, also after a remount.
+func TestPlanMountedQueries(t *testing.T) {
+	var mu sync.Mutex
+	var asked []FileQuery
+	policy := func() *rulePolicy {
+		return &rulePolicy{file: func(q FileQuery) FileAnswer {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, q)
+			if q.Name != "f" {
+				return FileAnswer{}
+			}
+			return FileAnswer{Plan: blankPlan(q.Size, secretRanges())}
+		}}
+	}
+	saw := func(what string, want bool, match func(FileQuery) bool) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		got := false
+		for _, q := range asked {
+			got = got || match(q)
+		}
+		if got != want {
+			t.Errorf("%s: asked %v, want %v", what, got, want)
+		}
+	}
+	m := secretMount(t, policy(), nil)
+	readPath(t, m.path("f"))
+	readPath(t, m.path("other"))
+	saw("a read", true, func(q FileQuery) bool {
+		return q.Place == "/f" && q.Layer == 1 && q.Data != nil && !q.Write && !q.AttrOnly
+	})
+	saw("the size", true, func(q FileQuery) bool { return q.Place == "/f" && q.AttrOnly })
+	saw("a copy-up", false, func(q FileQuery) bool { return q.CopyUp || q.Copied || q.Write || q.Layer != 1 })
+	for _, n := range []string{"f", "other"} {
+		openFD(t, m.path(n), unix.O_RDWR).close()
+	}
+	check := func() {
+		t.Helper()
+		saw("a write", true, func(q FileQuery) bool { return q.Name == "f" && q.Write && q.Layer == 0 && q.Copied })
+		saw("a copy without a plan", true, func(q FileQuery) bool { return q.Name == "other" && q.Write && q.Layer == 0 && !q.Copied })
+		saw("a copy without a plan, as one with", false, func(q FileQuery) bool { return q.Name == "other" && q.Copied })
+		saw("a copy with a plan, as one without", false, func(q FileQuery) bool { return q.Name == "f" && q.Layer == 0 && !q.Copied })
+		saw("wrong layers", false, func(q FileQuery) bool { return q.Layers != 2 || (q.Layer == 0) != (q.Holders == 1) })
+	}
+	saw("a copy-up", true, func(q FileQuery) bool { return q.Name == "f" && q.CopyUp && q.Layer == 1 && q.Caller == Nobody })
+	check()
+	asked = nil
+	m = m.remount(func(c *Config) { c.Policy = policy() })
+	for _, n := range []string{"f", "other"} {
+		openFD(t, m.path(n), unix.O_RDWR).close()
+	}
+	check()
+}
+
 // Programs run through a plan, and beside it.
 func TestPlanMountedExec(t *testing.T) {
 	bin, err := os.ReadFile("/bin/true")
@@ -568,11 +633,11 @@ func TestPlanMountedExec(t *testing.T) {
 				c.Policy = &TablePolicy{Prepend: map[string][]byte{"script": []byte("#!/bin/sh\n")},
 					Blank: map[string][]Range{"true": {{int64(len(bin)) - 1, 1}}}}
 			}, low)
-			if err := exec.Command(m.path("true")).Run(); err != nil {
+			if err := byShell(m.path("true")); err != nil {
 				t.Errorf("a binary with a plan: %v", err)
 			}
 			var ee *exec.ExitError
-			if err := exec.Command(m.path("script")).Run(); !errors.As(err, &ee) || ee.ExitCode() != 7 {
+			if err := byShell(m.path("script")); !errors.As(err, &ee) || ee.ExitCode() != 7 {
 				t.Errorf("a script with a prepended line: %v", err)
 			}
 		})
@@ -898,8 +963,11 @@ func (p *panicAt) File(q FileQuery) FileAnswer {
 		return FileAnswer{}
 	}
 	return FileAnswer{Plan: &Plan{Size: 10, Release: func() { p.at("Release") },
-		Serve:  func(b []byte, _ int64) error { p.at("Serve"); return serveOffsets(b, 0) },
-		Window: func(off int64) (Window, error) { p.at("Window"); return Window{Extents: []Extent{extServer(off, 10-off)}}, nil }}}
+		Serve: func(b []byte, _ int64) error { p.at("Serve"); return serveOffsets(b, 0) },
+		Window: func(off int64) (Window, error) {
+			p.at("Window")
+			return Window{Extents: []Extent{extServer(off, 10-off)}}, nil
+		}}}
 }
 
 // A panic, wherever the policy is asked, is EIO for who asked, and leaves no
@@ -1158,7 +1226,7 @@ func TestAttrAnswers(t *testing.T) {
 			return answer
 		}}
 	m := mountOver(t, func(c *Config) { c.Policy = p }, layer(t, "file f 0123456789", "file d/x 1", "file other 1"))
-	must(t, os.Chmod(m.lowers[0]+"/f", 0o4755))
+	must(t, unix.Chmod(m.lowers[0]+"/f", 0o4755))
 	was := statOf(t, m.lowers[0]+"/f")
 	for _, c := range []struct {
 		a     AttrAnswer
@@ -1193,9 +1261,11 @@ func TestAttrAnswers(t *testing.T) {
 			t.Errorf("%+v: mode %o, want %o; mtime %d, want %d; size %d", c.a, st.Mode, c.mode, st.Mtim.Nano(), c.mtime, st.Size)
 		}
 	}
+	mu.Lock()
 	if asked.Layer != 1 || asked.Mode != was.Mode || asked.Size != 10 || asked.Mtime != was.Mtim.Nano() || asked.Ino == 0 {
 		t.Errorf("asked %+v", asked)
 	}
+	mu.Unlock()
 	if n := m.count.wrong.Load(); n == 0 {
 		t.Error("wrong answers are not counted")
 	}
@@ -1225,9 +1295,11 @@ func ioctlAt(fd int, cmd uint, b []byte) error {
 func TestPlanMountedNoMaps(t *testing.T) {
 	m := secretMount(t, blankAt("/f"), nil)
 	f := openFD(t, m.path("f"), unix.O_RDONLY)
-	for name, cmd := range map[string]uint{"FS_IOC_FIEMAP": 0xc020660b, "FIBMAP": 1} {
-		if err := ioctlAt(f.fd, cmd, make([]byte, 4096)); err == nil {
-			t.Errorf("%s succeeds", name)
-		}
+	if err := ioctlAt(f.fd, 0xc020660b, make([]byte, 4096)); err == nil {
+		t.Error("FS_IOC_FIEMAP succeeds")
+	}
+	block := []byte{1, 0, 0, 0}
+	if err := ioctlAt(f.fd, 1, block); err == nil && !bytes.Equal(block, make([]byte, 4)) {
+		t.Errorf("FIBMAP: %v", block)
 	}
 }

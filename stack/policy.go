@@ -5,6 +5,8 @@ package stack
 
 import (
 	"io"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -51,7 +53,14 @@ type Scope struct {
 	// Below: the policy has more to say about places below this one, and
 	// BelowByCaller that some of that depends on who asks.
 	Below, BelowByCaller bool
+
+	broken bool // the policy did not say, see brokenScope
 }
+
+// brokenScope is of a place about which the policy did not say: whatever is
+// asked about it is EIO, and nothing is kept.
+var brokenScope = Scope{Names: true, Files: true, Attrs: true, NamesByCaller: true, FilesByCaller: true,
+	Below: true, BelowByCaller: true, broken: true}
 
 // any tells whether the policy says anything about what is at the place.
 func (s Scope) any() bool { return s.Names || s.Files || s.Attrs }
@@ -168,7 +177,7 @@ type AttrAnswer struct {
 	ClearMode uint32 // of the permission and set-ID bits
 }
 
-// DataQuery asks about a read or a write of the daemon.
+// DataQuery asks about a read or, with Write set, a write of the daemon.
 type DataQuery struct {
 	FileQuery
 	Off   int64
@@ -215,19 +224,60 @@ const maxErrno = 511
 // policyState is the policy in force.
 type policyState struct {
 	Policy
-	gen uint64 // counts replacements
+	gen   uint64 // counts replacements
+	epoch uint64 // the policy's, before anything was asked
+
+	using  sync.RWMutex // held for reading while the policy is asked
+	closed bool         // guarded by using
 }
 
 // pol is the policy in force, nil if there is none.
 func (fs *FS) pol() *policyState { return fs.policy.Load() }
 
+// usePolicy is pol for whoever asks the policy something: it is not closed
+// before p.using is unlocked.
+func (fs *FS) usePolicy() *policyState {
+	for {
+		p := fs.pol()
+		if p == nil {
+			return nil
+		}
+		p.using.RLock()
+		if !p.closed {
+			return p
+		}
+		p.using.RUnlock() // it was replaced just now
+	}
+}
+
+// closePolicy closes a policy that is no longer in force, once nobody asks it.
+func (fs *FS) closePolicy(p *policyState) {
+	p.using.Lock()
+	p.closed = true
+	p.using.Unlock()
+	defer fs.policyPanics(func() {})
+	p.Close()
+}
+
 // scope is what the policy in force says about a place.
-func (fs *FS) scope(place string) (s Scope) {
-	p := fs.pol()
+func (fs *FS) scope(place string) Scope {
+	p := fs.usePolicy()
 	if p == nil {
 		return Scope{}
 	}
-	defer fs.policyPanics(func() { s = Scope{Names: true, Files: true} }) // and then is asked, and fails
+	defer p.using.RUnlock()
+	return fs.scopeOf(p, place)
+}
+
+// scopeOf is what a policy that is not closed says about a place.
+func (fs *FS) scopeOf(p *policyState, place string) (s Scope) {
+	if p == nil {
+		return Scope{}
+	}
+	defer fs.policyPanics(func() { s = brokenScope })
+	if strings.HasPrefix(place, unknownPlace) {
+		return Scope{Names: true, Files: true}
+	}
 	return p.Scope(place)
 }
 
@@ -235,9 +285,13 @@ func (fs *FS) scope(place string) (s Scope) {
 // errHidden for a name that is to be hidden, EIO for an answer that is no
 // errno, or none at all: a panic.
 func (fs *FS) decide(q NameQuery) (a NameAnswer, err error) {
-	p := fs.pol()
+	p := fs.usePolicy()
 	if p == nil {
 		return NameAnswer{}, nil
+	}
+	defer p.using.RUnlock()
+	if strings.HasPrefix(q.Place, unknownPlace) {
+		return NameAnswer{}, syscall.EIO
 	}
 	defer fs.policyPanics(func() { a, err = NameAnswer{}, syscall.EIO })
 	a = p.Name(q)
@@ -254,9 +308,13 @@ func (fs *FS) decide(q NameQuery) (a NameAnswer, err error) {
 
 // askFile asks the policy about a regular file.
 func (fs *FS) askFile(q FileQuery) (a FileAnswer, err error) {
-	p := fs.pol()
+	p := fs.usePolicy()
 	if p == nil {
 		return FileAnswer{}, nil
+	}
+	defer p.using.RUnlock()
+	if strings.HasPrefix(q.Place, unknownPlace) {
+		return FileAnswer{}, syscall.EIO
 	}
 	defer fs.policyPanics(func() { a, err = FileAnswer{}, syscall.EIO })
 	a = p.File(q)
@@ -267,7 +325,7 @@ func (fs *FS) askFile(q FileQuery) (a FileAnswer, err error) {
 		err = a.Errno
 	}
 	if err != nil {
-		a.Plan.release()
+		fs.releasePlan(a.Plan)
 		a.Plan = nil
 	}
 	return a, err
@@ -275,10 +333,11 @@ func (fs *FS) askFile(q FileQuery) (a FileAnswer, err error) {
 
 // askData asks the policy about a read or write of the daemon.
 func (fs *FS) askData(q DataQuery) (a DataAnswer, err error) {
-	p := fs.pol()
+	p := fs.usePolicy()
 	if p == nil {
 		return a, nil
 	}
+	defer p.using.RUnlock()
 	defer fs.policyPanics(func() { a, err = DataAnswer{}, syscall.EIO })
 	a = p.Data(q)
 	switch {

@@ -144,7 +144,10 @@ func (fs *FS) makeList(n *node) error {
 func (fs *FS) shown(n *node, dirPlace string, e *listEnt, who Caller) (bool, error) {
 	place := joinPlace(dirPlace, e.name)
 	sc := fs.scope(place)
-	if !sc.Names {
+	switch {
+	case sc.broken:
+		return false, syscall.EIO
+	case !sc.Names:
 		return true, nil
 	}
 	if !sc.NamesByCaller {

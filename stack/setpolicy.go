@@ -23,8 +23,9 @@ func (fs *FS) SetPolicy(p Policy) error {
 	fs.setting.Lock()
 	defer fs.setting.Unlock()
 	if p != nil && !fs.answersOpenDir {
-		if sc := p.Scope("/"); sc.NamesByCaller || sc.BelowByCaller {
-			p.Close()
+		s := &policyState{Policy: p}
+		if sc := fs.scopeOf(s, "/"); sc.NamesByCaller || sc.BelowByCaller {
+			fs.closePolicy(s)
 			return &Error{Kind: KindUsage, Path: fs.cfg.Mountpoint,
 				Msg:  "the policy answers by caller, but the mount began without a policy, and the kernel shares its listings among all callers",
 				Mend: "unmount, and mount again with this policy"}
@@ -32,6 +33,9 @@ func (fs *FS) SetPolicy(p Policy) error {
 	}
 	old := fs.pol()
 	next := &policyState{Policy: p, gen: 1}
+	if p != nil {
+		next.epoch = fs.epochOf(p)
+	}
 	if old != nil {
 		next.gen = old.gen + 1
 	} else if fs.lastGen > 0 {
@@ -44,9 +48,15 @@ func (fs *FS) SetPolicy(p Policy) error {
 	fs.policy.Store(next)
 	fs.recheck(old, next)
 	if old != nil {
-		old.Close()
+		fs.closePolicy(old)
 	}
 	return nil
+}
+
+// epochOf is the epoch of a policy, which may panic.
+func (fs *FS) epochOf(p Policy) (epoch uint64) {
+	defer fs.policyPanics(func() { epoch = 0 })
+	return p.Epoch()
 }
 
 // policyPoll is how often the policy's epoch is looked at.
@@ -63,13 +73,16 @@ func (fs *FS) policyWatcher(stop <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		p := fs.pol()
+		p := fs.usePolicy()
 		if p == nil {
 			continue
 		}
-		if e := p.Epoch(); p.gen != gen {
-			gen, epoch = p.gen, e
-		} else if e != epoch {
+		if p.gen != gen {
+			gen, epoch = p.gen, p.epoch
+		}
+		e := fs.epochOf(p)
+		p.using.RUnlock()
+		if e != epoch {
 			epoch = e
 			fs.RefreshPolicy()
 		}
@@ -96,16 +109,27 @@ func (fs *FS) recheck(old, next *policyState) {
 	if fs.dev == nil {
 		return
 	}
-	for _, e := range entries {
-		if err := fs.dev.expireEntry(e.parent.id, e.name); err != nil {
-			fs.log.Debug("notify", "name", e.name, "err", err)
-		}
-	}
+	fs.expireEntries(entries)
 	fs.nodes.each(func(n *node) {
 		if err := fs.dev.invalPages(n.id); err != nil {
 			fs.log.Debug("notify", "node", n.id, "err", err)
 		}
 	})
+	// The answer to a lookup may have been on its way to its caller, who sets
+	// the name's time afterwards. Pages and attributes have no such gap.
+	time.Sleep(answerGap)
+	fs.expireEntries(entries)
+}
+
+// answerGap is longer than it takes a caller to wake up and read an answer.
+const answerGap = 20 * time.Millisecond
+
+func (fs *FS) expireEntries(entries []nameRef) {
+	for _, e := range entries {
+		if err := fs.dev.expireEntry(e.parent.id, e.name); err != nil {
+			fs.log.Debug("notify", "name", e.name, "err", err)
+		}
+	}
 }
 
 // recheckNames goes through the known names from the root down, takes those
@@ -127,13 +151,13 @@ func (fs *FS) recheckNames(old, next *policyState) (entries []nameRef) {
 					dirs = append(dirs, c)
 				}
 			default:
-				fs.detach(p, key, name, c)
+				fs.detach(p, name, c)
 				gone = append(gone, c)
 			}
 		}
 		p.mu.Unlock()
 		for _, c := range gone {
-			fs.detachTree(c)
+			entries = fs.detachTree(c, entries)
 		}
 	}
 	return entries
@@ -143,16 +167,16 @@ func (fs *FS) recheckNames(old, next *policyState) (entries []nameRef) {
 // Precondition: p.mu is held for writing.
 func (fs *FS) leadsTo(old, next *policyState, p *node, name string, c *node) bool {
 	place := fs.placeOf(p, name)
-	was := old != nil && old.Scope(place).Names
-	is := next != nil && next.Scope(place).Names
-	if !was && !is {
+	was, is := fs.scopeOf(old, place), fs.scopeOf(next, place)
+	if !was.Names && !is.Names {
 		return true
 	}
-	if is && next.Scope(place).NamesByCaller {
+	if is.Names && is.NamesByCaller {
 		c.ttl.Store(1)
 		return c.isDir() // asked about each time
 	}
 	f, err := fs.resolve(p, name, Nobody)
+	defer f.discard()
 	if err != nil || !c.current().is(f) {
 		return false
 	}
@@ -164,21 +188,25 @@ func (fs *FS) leadsTo(old, next *policyState, p *node, name string, c *node) boo
 }
 
 // detachTree makes a directory that a policy hides refuse all that is asked
-// through it, and all below it.
-func (fs *FS) detachTree(n *node) {
+// through it, and all below it; it adds the names that the kernel may have kept
+// there.
+func (fs *FS) detachTree(n *node, entries []nameRef) []nameRef {
 	if !n.isDir() {
-		return
+		return entries
 	}
 	n.mu.Lock()
 	n.detached = true
 	var below []*node
-	for _, c := range n.dir.children {
+	for key, c := range n.dir.children {
+		name, _, _ := strings.Cut(key, "/")
+		entries = append(entries, nameRef{n, name})
 		below = append(below, c)
 	}
 	n.mu.Unlock()
 	for _, c := range below {
-		fs.detachTree(c)
+		entries = fs.detachTree(c, entries)
 	}
+	return entries
 }
 
 // recheckFile has the handles that the daemon serves show what the policy now
@@ -192,9 +220,9 @@ func (fs *FS) recheckFile(n *node) {
 	switch {
 	case n.io == nil:
 	case n.io.opens == 0 || n.io.mode != modeServer:
-		n.io.cacheTag = unknownTag
+		n.io.cacheTag, n.io.gen = unknownTag, unknownGen
 	case n.succ.Load() != nil:
-		n.io.serveLocked(&decision{caller: n.io.caller, plan: fs.failingPlan(syscall.ESTALE)})
+		n.io.serveLocked(&decision{plan: fs.failingPlan(syscall.ESTALE)})
 	default:
 		fs.redecideLocked(n)
 	}

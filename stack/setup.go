@@ -37,7 +37,7 @@ func Open(cfg Config) (*FS, error) {
 		return nil, err
 	}
 	if fs.cfg.Policy != nil { // not before: recounting wants to see all names
-		fs.policy.Store(&policyState{Policy: fs.cfg.Policy, gen: 1})
+		fs.policy.Store(&policyState{Policy: fs.cfg.Policy, gen: 1, epoch: fs.cfg.Policy.Epoch()})
 		fs.answersOpenDir = true
 	}
 	return fs, nil
@@ -523,7 +523,7 @@ func (fs *FS) Close() error {
 		n.mu.Unlock()
 	})
 	if p := fs.policy.Swap(nil); p != nil {
-		p.Close()
+		fs.closePolicy(p)
 	}
 	for _, k := range fs.locks {
 		errs = append(errs, k.Close())
