@@ -114,15 +114,21 @@ type policyStatus struct {
 // policyStatus asks the daemon.
 func (u *union) policyStatus() policyStatus {
 	u.Helper()
+	var st policyStatus
+	u.statusInto(&st)
+	return st
+}
+
+// statusInto asks the daemon for what v has.
+func (u *union) statusInto(v any) {
+	u.Helper()
 	out, stderr, err := plyfsOut("status", "--json", u.mp)
 	if err != nil {
 		u.Fatalf("status: %v\n%s", err, stderr)
 	}
-	var st policyStatus
-	if err := json.Unmarshal([]byte(out), &st); err != nil {
+	if err := json.Unmarshal([]byte(out), v); err != nil {
 		u.Fatalf("status: %v in %q", err, out)
 	}
-	return st
 }
 
 // wantServed expects how a file is served, and by which rule ("" for none).
@@ -130,6 +136,18 @@ func (u *union) wantServed(path, mode, rule string) {
 	u.Helper()
 	if e := u.explain(path); e.IOMode != mode || ruleName(e.DecidedBy) != rule {
 		u.Errorf("%s: io mode %q (%s), decided by %q; want %q, by %q", path, e.IOMode, e.IOWhy, e.DecidedBy, mode, rule)
+	}
+}
+
+// planInto asks of what a file of the mount is made.
+func (u *union) planInto(v any, p ...string) {
+	u.Helper()
+	out, stderr, err := plyfsOut("bpf", "plan", "--json", u.path(p...))
+	if err != nil {
+		u.Fatalf("plan of %s: %v\n%s", u.path(p...), err, stderr)
+	}
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		u.Fatalf("plan of %s: %v in %q", u.path(p...), err, out)
 	}
 }
 

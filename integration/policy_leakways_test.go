@@ -55,6 +55,9 @@ func isOneOf(err error, list [4]unix.Errno) bool {
 	return slices.ContainsFunc(list[:], func(e unix.Errno) bool { return e != 0 && errors.Is(err, e) })
 }
 
+// errNotTried is of a way for which a program is missing.
+var errNotTried = errors.New("the program for it is not installed")
+
 // noClone are the errors of file systems and mounts that do not clone.
 var noClone = [4]unix.Errno{unix.EOPNOTSUPP, unix.EXDEV, unix.ENOTTY, unix.EINVAL}
 
@@ -232,8 +235,7 @@ func readClone(inside bool) func(*secret, string) ([]byte, error) {
 func readByCommand(name string, args ...string) func(*secret, string) ([]byte, error) {
 	return func(s *secret, p string) ([]byte, error) {
 		if _, err := exec.LookPath(name); err != nil {
-			s.Logf("%s is not installed", name)
-			return blanked(secretBytes(s.marker)), nil
+			return nil, errNotTried
 		}
 		to := s.target(false)
 		defer os.Remove(to)

@@ -691,12 +691,11 @@ func TestFilesByCaller(t *testing.T) {
 	})
 }
 
-// All at once. An open may find that it has lost a race twice and be told
-// ESTALE; but never other bytes than its own.
+// All at once: each user has a node of his own, so that nobody is told ESTALE.
 func TestFilesByCallerAtOnce(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode func(*Config)) {
 		m := secretMount(t, fileByUser(), mode)
-		var stale, opens atomic.Int64
+		var opens atomic.Int64
 		until := time.Now().Add(500 * time.Millisecond)
 		var wg sync.WaitGroup
 		for _, uid := range []uint32{userA, userB, userA, userB} {
@@ -710,9 +709,7 @@ func TestFilesByCallerAtOnce(t *testing.T) {
 					for time.Now().Before(until) {
 						got, err := tryRead(m.path("f"))
 						opens.Add(1)
-						if err == unix.ESTALE {
-							stale.Add(1)
-						} else if err != nil || got != want {
+						if err != nil || got != want {
 							t.Errorf("user %d: %v, the bytes are right: %v", uid, err, got == want)
 							return
 						}
@@ -721,7 +718,9 @@ func TestFilesByCallerAtOnce(t *testing.T) {
 			})
 		}
 		m.within(30*time.Second, "the users", wg.Wait)
-		t.Logf("%d of %d opens were told ESTALE", stale.Load(), opens.Load())
+		if opens.Load() < 8 {
+			t.Errorf("only %d opens", opens.Load())
+		}
 	})
 }
 
