@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"syscall"
 
 	"github.com/plyfs/plyfs/bpf/internal/location"
@@ -23,6 +24,7 @@ type question struct {
 	r     *rule
 	in    input
 	place string
+	name  string
 	data  io.ReaderAt
 	hints []location.Range
 	bytes []byte // that were read
@@ -31,7 +33,7 @@ type question struct {
 // newQuestion begins a question. The caller is filled in only for objects that
 // say that their answers depend on him.
 func (r *rule) newQuestion(o op, place, name string, who stack.Caller) *question {
-	q := &question{r: r, place: place}
+	q := &question{r: r, place: place, name: name}
 	q.in.Op = uint32(o)
 	q.in.NParts = uint32(len(r.parts))
 	q.in.UID, q.in.GID, q.in.PID = nobody, nobody, nobody
@@ -58,22 +60,28 @@ func (q *question) ask(c *call, o op, ph phase) (int32, error) {
 		if err != nil {
 			return 0, q.r.failed(err)
 		}
-		switch {
-		case action < 0 && action >= -maxErrno:
-			return 0, syscall.Errno(-action)
-		case action == actUserPrefilter && ph == pre:
-			if q.in.Flags&inAttr != 0 {
-				return actUser, nil // the size does not change
-			}
-			if err := q.prefilter(o, ph); err != nil {
-				return 0, err
-			}
-		case action == actContinue, ph == pre && (action == actUser || action == actPostfilter || action == actUserPostfilter):
-			return action, nil
-		default:
-			return 0, q.wrong(o, ph, "action %d means nothing", action)
+		if again, action, err := q.judge(action, o, ph); !again {
+			return action, err
 		}
 	}
+}
+
+// judge is ask for one answer; again is set where the handler has edited the
+// inputs.
+func (q *question) judge(action int32, o op, ph phase) (again bool, _ int32, err error) {
+	switch {
+	case action < 0 && action >= -maxErrno:
+		return false, 0, syscall.Errno(-action)
+	case action == actUserPrefilter && ph == pre:
+		if q.in.Flags&inAttr != 0 {
+			return false, actUser, nil // the size does not change
+		}
+		err := q.prefilter(o, ph)
+		return err == nil, 0, err
+	case action == actContinue, ph == pre && (action == actUser || action == actPostfilter || action == actUserPostfilter):
+		return false, action, nil
+	}
+	return false, 0, q.wrong(o, ph, "action %d means nothing", action)
 }
 
 // fillHints shows the program what a handler found from the offset on.
@@ -92,10 +100,13 @@ func (q *question) fillHints(in *input) {
 // prefilter has the rule's handler edit the inputs.
 func (q *question) prefilter(o op, ph phase) error {
 	if q.r.handler == nil {
-		return q.wrong(o, ph, "it asks for a handler, and the rule names none (handler: %s)", handlerNames())
+		return q.wrong(o, ph, "it asks for a handler, and the rule names none (handler: %s)", strings.Join(handlerNames(), ", "))
 	}
 	if q.in.Flags&inHandled != 0 {
 		return q.wrong(o, ph, "it asks for the handler again")
+	}
+	if o == opOpen && q.in.Offset > 0 {
+		return q.wrong(o, ph, "it asks for the handler at byte %d only, and did not before", q.in.Offset)
 	}
 	h := q.handlerCall(o, ph)
 	if err := q.r.handler.Prefilter(h); err != nil {
@@ -108,7 +119,7 @@ func (q *question) prefilter(o op, ph phase) error {
 }
 
 func (q *question) handlerCall(o op, ph phase) *HandlerCall {
-	return &HandlerCall{Section: progKey{o, ph}.String(), Place: q.place, Name: string(q.in.Name[:q.in.NameLen]),
+	return &HandlerCall{Section: progKey{o, ph}.String(), Place: q.place, Name: q.name,
 		Size: int64(q.in.Size), Data: q.data, Ino: q.in.Ino, Mtime: int64(q.in.Mtime), Lower: q.in.Layer > 0,
 		Bytes: q.bytes, Off: int64(q.in.Offset)}
 }
@@ -119,7 +130,7 @@ func (q *question) after(c *call, o op, action int32, failed error) error {
 	switch {
 	case action == actUserPostfilter:
 		if q.r.handler == nil {
-			return q.wrong(o, pre, "it asks for a handler, and the rule names none (handler: %s)", handlerNames())
+			return q.wrong(o, pre, "it asks for a handler, and the rule names none (handler: %s)", strings.Join(handlerNames(), ", "))
 		}
 		if err := q.r.handler.Postfilter(q.handlerCall(o, post)); err != nil {
 			q.r.policy.note(fmt.Sprintf("rule %s: %v", q.r.Name, err))
@@ -140,10 +151,12 @@ func (q *question) after(c *call, o op, action int32, failed error) error {
 }
 
 // failed is what becomes of a program that was not run. Who closed it meant
-// it: there is another policy by now.
+// it: there is another policy by now, and "as if there were no program" is not
+// what that says.
 func (r *rule) failed(err error) error {
 	switch {
 	case errors.Is(err, errClosed):
+		return syscall.EIO
 	case errors.Is(err, errSwitchedOff):
 		if r.offNoted.CompareAndSwap(false, true) {
 			r.policy.note(fmt.Sprintf("rule %s is switched off: %s; fail=%s", r.Name, r.progs.whyOff(), r.policy.fail))

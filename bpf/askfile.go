@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/plyfs/plyfs/bpf/internal/config"
 	"github.com/plyfs/plyfs/stack"
 )
 
@@ -18,7 +19,11 @@ func (p *Policy) File(q stack.FileQuery) stack.FileAnswer {
 		if !r.hasAny(opOpen) {
 			continue
 		}
-		if a, say := r.file(q); say {
+		a, say, user := r.file(q)
+		if a.Plan == nil && a.Errno == 0 && q.Layer == 0 && !user && r.mayBlank(q.Name) {
+			a.Server, a.Why, say = true, r.label()+" may blank what is written to it", true
+		}
+		if say {
 			a.Rule = r.label()
 			return a
 		}
@@ -29,32 +34,48 @@ func (p *Policy) File(q stack.FileQuery) stack.FileAnswer {
 	return stack.FileAnswer{}
 }
 
-// file asks one rule; say is false where it leaves the file as it is.
-func (r *rule) file(q stack.FileQuery) (a stack.FileAnswer, say bool) {
+// file asks one rule; say is false where it leaves the file as it is, and user
+// is set where the program wants nothing to do with it (PLY_USER).
+func (r *rule) file(q stack.FileQuery) (a stack.FileAnswer, say, user bool) {
 	ask := r.newQuestion(opOpen, q.Place, q.Name, q.Caller)
 	ask.fillFile(q)
 	c := r.progs.get()
 	defer r.progs.put(c)
 	action, err := ask.firstAction(c, opOpen)
 	if err != nil {
-		return stack.FileAnswer{Errno: errnoOf(err)}, err != errNoSay
+		return stack.FileAnswer{Errno: errnoOf(err)}, err != errNoSay, err == errNoSay
 	}
 	if action == actUser {
-		return a, false
+		return a, r.matches(q.Name), true
 	}
 	plan, err := ask.plan(c, q)
 	if err != nil {
-		return stack.FileAnswer{Errno: errnoOf(err)}, err != errNoSay
+		return stack.FileAnswer{Errno: errnoOf(err)}, err != errNoSay, false
 	}
 	if action != actContinue {
 		if err := ask.fileAfter(c, action, plan); err != nil {
 			if plan != nil {
 				plan.Release()
 			}
-			return stack.FileAnswer{Errno: errnoOf(err)}, err != errNoSay
+			return stack.FileAnswer{Errno: errnoOf(err)}, err != errNoSay, false
 		}
 	}
-	return stack.FileAnswer{Plan: plan}, plan != nil
+	return stack.FileAnswer{Plan: plan}, plan != nil || r.matches(q.Name), false
+}
+
+// matches tells whether the file is one of those that the rule names. Then it
+// has the say, even if it leaves the file as it is: which of several rules of a
+// place that is must not depend on what is asked, the size or the bytes.
+func (r *rule) matches(name string) bool {
+	return slices.ContainsFunc(r.Match, func(pattern string) bool { return config.Match(pattern, name) })
+}
+
+// mayBlank tells whether the rule may have something to say about a file in
+// upper once more was written to it, though it has not yet. Then the kernel must
+// not be handed the file: it could not be taken back. An object whose program
+// answers PLY_USER says that it never will.
+func (r *rule) mayBlank(name string) bool {
+	return r.Program != config.Prepend && r.Program != config.Split && (len(r.Match) == 0 || r.matches(name))
 }
 
 // fileAfter has the post program, or the handler, see the size that is shown.
@@ -88,8 +109,8 @@ func flagIf(set bool, flag uint32) uint32 {
 // plan makes a plan of an answer; nil if the file is shown as it is.
 func (q *question) plan(c *call, fq stack.FileQuery) (*stack.Plan, error) {
 	size := fq.Size
-	if c.Out.Flags&^(outSize|outNoCache) != 0 {
-		return nil, q.wrong(opOpen, pre, "flags %#x are not for files", c.Out.Flags)
+	if err := q.fileFlags(c, opOpen, outSize|outNoCache); err != nil {
+		return nil, err
 	}
 	sized := c.Out.Flags&outSize != 0
 	if sized {
@@ -103,19 +124,29 @@ func (q *question) plan(c *call, fq stack.FileQuery) (*stack.Plan, error) {
 	case fq.AttrOnly && !sized, c.Out.NExtents == 0 && size == fq.Size && !fq.AttrOnly:
 		return nil, nil
 	case fq.AttrOnly, size == 0:
-		return q.newPlan(size, nil), nil
+		return q.newPlan(size, nil)
 	}
 	first, err := q.window(c, opOpen)
 	if err != nil {
 		return nil, err
 	}
-	return q.newPlan(size, &first), nil
+	return q.newPlan(size, &first)
+}
+
+// fileFlags checks the flags of the output.
+func (q *question) fileFlags(c *call, o op, allowed uint32) error {
+	if c.Out.Flags&^allowed != 0 {
+		return q.wrong(o, pre, "flags %#x are not for this", c.Out.Flags)
+	}
+	return nil
 }
 
 // newPlan makes a plan that goes on asking the rule for windows.
-func (q *question) newPlan(size int64, first *stack.Window) *stack.Plan {
+func (q *question) newPlan(size int64, first *stack.Window) (*stack.Plan, error) {
 	r := q.r
-	r.policy.retain()
+	if !r.policy.retain() {
+		return nil, r.failed(errClosed)
+	}
 	p := &stack.Plan{Size: size, Parts: r.parts, Release: sync.OnceFunc(r.policy.release)}
 	// What is kept is the question as it was asked; the file that a handler
 	// read is not open any more.
@@ -130,7 +161,7 @@ func (q *question) newPlan(size int64, first *stack.Window) *stack.Plan {
 	if s, ok := r.handler.(Server); ok {
 		p.Serve = func(b []byte, off int64) error { return s.Serve(again.handlerCall(opOpen, pre), b, off) }
 	}
-	return p
+	return p, nil
 }
 
 // nextWindow asks for the extents from off on.
@@ -148,6 +179,9 @@ func (q *question) nextWindow(off, size int64) (stack.Window, error) {
 		return stack.Window{}, err
 	case action == actUser:
 		return stack.Window{}, ask.wrong(opOpen, pre, "it has no extents for byte %d of %d", off, size)
+	}
+	if err := ask.fileFlags(c, opOpen, outSize|outNoCache); err != nil {
+		return stack.Window{}, err
 	}
 	if shown := ask.shownSize(&c.Out); shown != uint64(size) {
 		return stack.Window{}, ask.wrong(opOpen, pre, "the size is %d in one window and %d in another", size, shown)
@@ -252,6 +286,9 @@ func (r *rule) dataOp(q stack.DataQuery, o op) stack.DataAnswer {
 		return stack.DataAnswer{Errno: errnoOf(err)}
 	}
 	var a stack.DataAnswer
+	if err := ask.fileFlags(c, o, outNoCache); err != nil {
+		return stack.DataAnswer{Errno: errnoOf(err)}
+	}
 	if action != actContinue {
 		a.Again = uint8(action)
 	}

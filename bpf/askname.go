@@ -67,6 +67,9 @@ func (q *question) nameAfter(c *call, o op, action int32, a stack.NameAnswer, nq
 		a.Again = uint8(action)
 		return a, nil
 	}
+	if action == actPostfilter && nq.Listing && q.r.progs.has(opReaddir, post) {
+		o = opReaddir // though lookup/pre may have answered
+	}
 	var failed error
 	if a.Hide {
 		failed = syscall.ENOENT
@@ -131,16 +134,26 @@ func (r *rule) attr(q stack.AttrQuery) stack.AttrAnswer {
 	action, err := ask.firstAction(c, opGetattr)
 	if err == nil && action != actUser {
 		if err = ask.after(c, opGetattr, action, nil); err == nil {
-			return ask.attrAnswer(c)
+			return ask.attrAnswer(c, phaseOf(action))
 		}
 	}
 	return stack.AttrAnswer{Errno: errnoOf(err)}
 }
 
-func (q *question) attrAnswer(c *call) (a stack.AttrAnswer) {
+// phaseOf tells which program's output is looked at: with PLY_POSTFILTER that
+// of the post program.
+func phaseOf(action int32) phase {
+	if action == actPostfilter {
+		return post
+	}
+	return pre
+}
+
+// attrAnswer checks what a getattr program put out.
+func (q *question) attrAnswer(c *call, ph phase) (a stack.AttrAnswer) {
 	out := &c.Out
 	if out.Flags&^(outMtime|outMode|outNoCache) != 0 {
-		return stack.AttrAnswer{Errno: errnoOf(q.wrong(opGetattr, pre, "flags %#x are not for attributes", out.Flags))}
+		return stack.AttrAnswer{Errno: errnoOf(q.wrong(opGetattr, ph, "flags %#x are not for attributes", out.Flags))}
 	}
 	if out.Flags&outMtime != 0 {
 		a.SetMtime, a.Mtime = true, int64(out.Mtime)

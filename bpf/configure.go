@@ -37,7 +37,7 @@ func (p *Policy) loadRule(c *config.Rule, opt Options, named bool) (_ *rule, err
 			r.close()
 		}
 	}()
-	o, err := openObject(c)
+	o, err := openObject(c, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +52,9 @@ func (p *Policy) loadRule(c *config.Rule, opt Options, named bool) (_ *rule, err
 		return nil, err
 	}
 	pin, err := pinDir(c, opt, named)
+	if err == nil {
+		err = p.pinFree(pin)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +70,7 @@ func (p *Policy) loadRule(c *config.Rule, opt Options, named bool) (_ *rule, err
 }
 
 // openObject reads the rule's object: its own, or one that plyfs brings along.
-func openObject(c *config.Rule) (*object, error) {
+func openObject(c *config.Rule, opt Options) (*object, error) {
 	if c.Object == "" {
 		data, err := shipped.ReadFile("progs/" + c.Program + ".o")
 		if err != nil {
@@ -80,6 +83,9 @@ func openObject(c *config.Rule) (*object, error) {
 		return nil, fmt.Errorf("object: %w", err)
 	}
 	defer f.Close()
+	if err := notWritten(f.Name(), opt); err != nil {
+		return nil, fmt.Errorf("object: %w", err)
+	}
 	return readObject(c.Object, f)
 }
 
@@ -107,6 +113,17 @@ func pinDir(c *config.Rule, opt Options, named bool) (string, error) {
 		}
 	}
 	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// pinFree refuses a directory in which another rule's maps are pinned: those of
+// the same name would be one map.
+func (p *Policy) pinFree(dir string) error {
+	for _, r := range p.rules {
+		if dir != "" && r.progs.pinTo == dir {
+			return fmt.Errorf("its maps would be pinned in %s, where those of rule %s are; give it another name", dir, r.Name)
+		}
+	}
+	return nil
 }
 
 // settingOf says what the object of a rule is loaded with.

@@ -10,8 +10,8 @@
 // brings along (progs) or the user's own, for a place of the tree: all below a
 // directory, or one file. There are two sets, that of inode programs (lookup,
 // readdir, getattr) and that of file programs (open, read, write); in each the
-// nearest place wins, and what is set there hides what is set above. Several
-// rules of one place are asked in their order, until one has a say.
+// nearest place wins, and what is set there hides what is set above. Of several
+// rules of one place, the first whose match fits has the say.
 //
 // Each rule has its object loaded for itself, with constants and maps of its
 // own (load.go, configure.go). Programs are of the type syscall, verified and

@@ -34,8 +34,11 @@ type Options struct {
 	// Lowers are the lower directories, topmost first.
 	Lowers []string
 	// Written are directories that are written through the mount (upperdir,
-	// workdir, the mount point): a file of the policy must not lie in them.
+	// workdir): a part must not lie in them.
 	Written []string
+	// Device is the device number of the mount itself, where it is mounted
+	// already: a part must not lie there either.
+	Device uint64
 	// Pin is "" or a directory on a bpffs: the maps of the user's objects are
 	// pinned there, PIN/MAP for one object, PIN/RULE/MAP for a policy file.
 	Pin    string
@@ -52,7 +55,8 @@ type Policy struct {
 	places map[string]*placeRules
 	paths  []string // of places, sorted
 
-	refs atomic.Int64 // plans not yet released, and 1 until Close
+	refs   atomic.Int64 // plans not yet released, and 1 until Close
+	closed atomic.Bool
 
 	mu   sync.Mutex
 	last []string // the last wrong answers and failures
@@ -83,6 +87,13 @@ func LoadFile(path string, opt Options) (*Policy, error) {
 	f, err := config.Load(path, config.Known{Handlers: handlerNames(), Layers: len(opt.Lowers)})
 	if err != nil {
 		return nil, err
+	}
+	real, err := filepath.EvalSymlinks(f.Path)
+	if err == nil {
+		err = notWritten(real, opt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("policy file: %w", err)
 	}
 	return load(f, opt)
 }
@@ -174,17 +185,15 @@ func openPart(path string, opt Options) (stack.Part, error) {
 		return stack.Part{}, err
 	}
 	defer f.Close()
-	for _, dir := range opt.Written {
-		if dir == "" {
-			continue
-		}
-		in, err := layers.Inside(filepath.Dir(f.Name()), dir)
-		if err != nil {
-			return stack.Part{}, err
-		}
-		if in {
-			return stack.Part{}, fmt.Errorf("%s lies in %s, which is written through the mount; move it elsewhere", path, dir)
-		}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return stack.Part{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if opt.Device != 0 && st.Dev == opt.Device {
+		return stack.Part{}, fmt.Errorf("%s lies on the mount itself; name the file where it is in a layer, or a copy elsewhere", path)
+	}
+	if err := notWritten(f.Name(), opt); err != nil {
+		return stack.Part{}, err
 	}
 	fd, err := layers.OpenReadOnly(int(f.Fd()))
 	if err != nil {
@@ -193,11 +202,43 @@ func openPart(path string, opt Options) (stack.Part, error) {
 	return stack.Part{Name: f.Name(), FD: fd}, nil
 }
 
-// Close implements stack.Policy.
-func (p *Policy) Close() { p.release() }
+// notWritten refuses a file, by its path without symbolic links, that can be
+// written through the mount.
+func notWritten(path string, opt Options) error {
+	for _, dir := range opt.Written {
+		if dir == "" {
+			continue
+		}
+		in, err := layers.Inside(filepath.Dir(path), dir)
+		if err != nil {
+			return err
+		}
+		if in {
+			return fmt.Errorf("%s lies in %s, which is written through the mount; move it elsewhere", path, dir)
+		}
+	}
+	return nil
+}
 
-// retain keeps programs and parts for a plan.
-func (p *Policy) retain() { p.refs.Add(1) }
+// Close implements stack.Policy. Closing again does nothing.
+func (p *Policy) Close() {
+	if p.closed.CompareAndSwap(false, true) {
+		p.release()
+	}
+}
+
+// retain keeps programs and parts for a plan; false if they are gone already.
+func (p *Policy) retain() bool {
+	for {
+		n := p.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if p.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
 
 func (p *Policy) release() {
 	if p.refs.Add(-1) != 0 {
@@ -215,7 +256,6 @@ func (r *rule) close() {
 	for _, part := range r.parts {
 		_ = unix.Close(part.FD)
 	}
-	r.parts = nil
 }
 
 // Epoch implements stack.Policy: the sum of the objects' epochs, and of those
@@ -294,12 +334,20 @@ func (p *Policy) Rules(place string) []string {
 	var list []string
 	inode, file := p.nearest(place)
 	for _, r := range inode {
-		list = append(list, "inode: "+r.label())
+		list = append(list, "inode: "+r.label()+r.offText())
 	}
 	for _, r := range file {
-		list = append(list, "file: "+r.label())
+		list = append(list, "file: "+r.label()+r.offText())
 	}
 	return list
+}
+
+// offText follows the label of a rule that was switched off.
+func (r *rule) offText() string {
+	if !r.progs.budget.isOff() {
+		return ""
+	}
+	return ", switched off (bpf_fail=" + r.policy.fail + ")"
 }
 
 // label is how a rule is called in messages.

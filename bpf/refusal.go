@@ -90,20 +90,24 @@ func missingHint() string {
 	return ""
 }
 
-// lastWords is what the verifier said last, but for its statistics.
+// lastWords is why the verifier refused: what it said last, but for its
+// statistics, and for the states with which it shows a loop.
 func lastWords(log []string) string {
 	for i := len(log) - 1; i >= 0; i-- {
 		line := strings.TrimSpace(log[i])
-		if line == "" || isStatistics(line) || strings.HasPrefix(line, ";") {
+		if line == "" || isNoReason(line) || strings.HasPrefix(line, ";") {
 			continue
+		}
+		if strings.HasPrefix(line, "[") { // of the type information, not of the program
+			line += "; compile with -O2 -g"
 		}
 		return line
 	}
 	return "no reason given"
 }
 
-func isStatistics(line string) bool {
-	for _, p := range []string{"processed ", "verification time ", "stack depth "} {
+func isNoReason(line string) bool {
+	for _, p := range []string{"processed ", "verification time ", "stack depth ", "cur state: ", "old state: "} {
 		if strings.HasPrefix(line, p) {
 			return true
 		}

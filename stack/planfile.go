@@ -334,7 +334,7 @@ func (f *planFile) identity() (Backing, bool, error) {
 
 // wholeWindows is how many windows of a plan are asked for at an open, to tell
 // whether it is still the one of before.
-const wholeWindows = 64
+const wholeWindows = 1024
 
 var tagSeed = maphash.MakeSeed()
 

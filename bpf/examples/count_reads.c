@@ -4,7 +4,7 @@
 /*
  * How often, and how much, is read of each file, by inode number. To see it:
  *
- *     plyfs policy map MOUNTPOINT reads
+ *     plyfs policy map dump MOUNTPOINT reads
  *
  * Counted is what the kernel asks the daemon for. What it has in its cache it
  * does not ask for; and it asks for more than the reader does (readahead). The

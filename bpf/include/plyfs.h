@@ -27,7 +27,8 @@
  *     PLY_LICENSE("GPL");
  *
  * (A program that may be asked about files of more than PLY_EXTENTS extents
- * begins at in->offset: see "Windows".)
+ * begins at in->offset: see "Windows". One that changes the size leaves alone
+ * what is in upper, in->layer == 0: see there, too.)
  *
  * Sections
  * --------
@@ -39,13 +40,16 @@
  *     ply/inode/readdir/pre   a listing is about to show a name. Without this
  *                             program lookup/pre is asked, with op READDIR
  *     ply/inode/readdir/post  after: sees the answer of the above
- *     ply/inode/getattr/pre   attributes are asked for
- *     ply/inode/getattr/post  after: may change what is shown of them
+ *     ply/inode/getattr/pre   attributes are asked for: may change what is shown
+ *     ply/inode/getattr/post  after: may change it, too. What is shown is shown to
+ *                             everybody, so neither is told who asks
  *     ply/file/open/pre       a regular file is opened, or its size is asked
  *                             for: answers with extents (the file's "plan")
  *     ply/file/open/post      after: sees the plan's size; may refuse the open
  *     ply/file/read/pre       the daemon is about to read [offset, +length):
- *                             may answer with extents for just that range
+ *                             may answer with extents for just that range, as
+ *                             far as the file goes. Not told who asks, for all
+ *                             who have the file open share its pages
  *     ply/file/read/post      after: sees the bytes read; may refuse
  *     ply/file/write/pre      the daemon is about to write
  *     ply/file/write/post     after
@@ -79,9 +83,11 @@ enum {
 	PLY_POSTFILTER = 3,     /* as PLY_CONTINUE, and then the post program is asked */
 	PLY_USER_POSTFILTER = 4 /* as PLY_CONTINUE, and then the rule's handler sees the outcome */
 };
-/* Post programs return PLY_CONTINUE or a negative errno; after PLY_CONTINUE
- * what they set in out applies. Anything else is a wrong answer: the operation
- * fails with EIO, and a counter of "plyfs status" says so. */
+/* A post program is asked where its pre program returned PLY_POSTFILTER, or
+ * where there is no pre program. It returns PLY_CONTINUE or a negative errno.
+ * What getattr/post sets in out goes in the place of what getattr/pre set; out
+ * of other post programs is not looked at. Anything else is a wrong answer: the
+ * operation fails with EIO, and a counter of "plyfs status" says so. */
 
 /* ---- inputs ----------------------------------------------------------- */
 
@@ -102,7 +108,8 @@ enum { /* in->phase */
 enum { /* in->flags */
 	PLY_IN_HANDLED = 1, /* asked again, after the handler: in->hints are filled */
 	PLY_IN_ATTR = 2,    /* OPEN: only the size is asked for (stat); extents are not looked at,
-			     * PLY_USER_PREFILTER means "the size does not change" */
+			     * PLY_USER_PREFILTER means "the size does not change". Not asked of
+			     * objects that say PLY_CALLER, nor about files in upper: there it stays */
 	PLY_IN_WRITE = 4,   /* OPEN: for writing */
 	PLY_IN_COPYUP = 8,  /* OPEN: the plan is about to be copied to upper, where everybody will see
 			     * it; the caller is nobody */
@@ -126,7 +133,8 @@ struct ply_in {
 	__u32 op;       /* PLY_LOOKUP ... */
 	__u32 phase;    /* PLY_PRE or PLY_POST */
 	__u32 flags;    /* PLY_IN_* */
-	__u64 ino;      /* st_ino; 0 before a name is resolved */
+	__u64 ino;      /* st_ino; 0 before a name is resolved. GETATTR has this, layer, size,
+			 * mtime, mode and name, and no more */
 	__u64 parent;   /* st_ino of the directory; 0 if the file has no name left */
 	__u64 offset;   /* OPEN, READ, WRITE: the first byte asked about */
 	__u64 length;   /* OPEN: bytes from offset to the end of the file; READ, WRITE: of the request */
@@ -134,12 +142,13 @@ struct ply_in {
 	__u64 mtime;    /* of that file, nanoseconds since 1970 */
 	__u64 epoch;    /* ply_epoch, see below */
 	__u64 layers;   /* bit k: layer k holds the name and may be chosen. Bit 0 is upper, bit 1 the
-			 * topmost lower. Layers from 63 on have no bit. */
+			 * topmost lower. Layers from 63 on have no bit. 0 in READDIR. */
 	__u32 layer;    /* the layer that serves the name, unless a program chooses another */
 	__u32 nlayers;  /* how many layers the mount has, upper included; numbers are below it */
 	__u32 nparts;   /* how many parts the policy's rule names */
 	__u32 mode;     /* st_mode; in READDIR and before resolving only the type (S_IFMT) */
-	__u32 uid;      /* who asks; PLY_NOBODY unless the object says PLY_CALLER */
+	__u32 uid;      /* who asks; PLY_NOBODY unless the object says PLY_CALLER, and always in
+			 * GETATTR, READ, and OPEN with PLY_IN_COPYUP */
 	__u32 gid;
 	__u32 pid;
 	__s32 error;    /* post: 0, or the negative errno with which the operation failed */
@@ -252,9 +261,10 @@ struct {
 
 /*
  * ply_epoch[0] counts changes of the object's maps. Opening a file always asks
- * the program anew; other answers are kept until this number changes. Whoever
- * changes a map from outside adds one here afterwards ("plyfs policy map" does
- * it by itself).
+ * the program anew; other answers (names, listings, sizes, pages, and what
+ * open files that the daemon serves are made of) are kept until this number
+ * changes. Whoever changes a map from outside adds one here afterwards ("plyfs
+ * policy map" does it by itself); the daemon looks 20 times a second.
  */
 struct {
 	__uint(type, PLY_MAP_ARRAY);
@@ -267,9 +277,12 @@ struct {
 SEC(".rodata") const volatile __u32 ply_abi = PLY_ABI;
 
 /* PLY_CALLER: the object's answers depend on who asks. Only then are uid, gid
- * and pid filled in. The price: the kernel keeps no name that such a program
- * decides about, and no listing, so each access costs a round trip. The size
- * of a file may not depend on the caller. */
+ * and pid filled in. The price: the kernel keeps no name that such an object
+ * decides about, and no listing, so each access costs a round trip; and a file
+ * that an open program makes otherwise for somebody loses its pages when he
+ * opens it. The size of a file may not depend on the caller, nor may the layers
+ * that a directory is merged from. A mount that began without a policy takes no
+ * such lookup or readdir program later. */
 #define PLY_CALLER SEC(".rodata") const volatile __u32 ply_caller = 1
 
 #define PLY_LICENSE(s) char ply_license[] SEC("license") = s

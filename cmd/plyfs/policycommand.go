@@ -46,8 +46,8 @@ is passed through to a backing file goes on showing that file.`,
 
 func newPolicySet() *cobra.Command {
 	return &cobra.Command{
-		Use:     "set MOUNTPOINT FILE",
-		Short:   "replace the policy of a live mount",
+		Use:   "set MOUNTPOINT FILE",
+		Short: "replace the policy of a live mount",
 		Long: `Replace the policy of a live mount by a policy file, or by an object (FILE.o) for
 the whole mount. If it does not load, everything stays as it was. bpf_fail=,
 bpf_budget= and bpf_pin= of the mount hold for the new policy, too. A mount that

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/bpf"
 	"github.com/plyfs/plyfs/stack"
 )
@@ -29,7 +31,7 @@ type policyKeeper struct {
 // mount's configuration.
 func newPolicyKeeper(m *mountOptions) (*policyKeeper, error) {
 	k := &policyKeeper{options: bpf.Options{Fail: m.policy.fail, Budget: m.policy.budget, Pin: m.policy.pin,
-		Lowers: m.Lowers, Written: []string{m.Upper, m.Work, m.Mountpoint}, Logger: logger}}
+		Lowers: m.Lowers, Written: []string{m.Upper, m.Work}, Logger: logger}}
 	if !m.policy.any() {
 		return k, nil
 	}
@@ -68,7 +70,13 @@ func policyError(err error) error {
 }
 
 // serve is told of the mount once it is usable.
-func (k *policyKeeper) serve(fs *stack.FS) { k.fs = fs }
+func (k *policyKeeper) serve(fs *stack.FS, mountpoint string) {
+	k.fs = fs
+	var st unix.Stat_t
+	if unix.Stat(topOf(mountpoint), &st) == nil {
+		k.options.Device = st.Dev
+	}
+}
 
 // handle implements policyServer.
 func (k *policyKeeper) handle(verb string, r policyRequest) (any, error) {

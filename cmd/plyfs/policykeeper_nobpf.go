@@ -26,7 +26,7 @@ func newPolicyKeeper(m *mountOptions) (*policyKeeper, error) {
 	return &policyKeeper{}, nil
 }
 
-func (*policyKeeper) serve(*stack.FS) {}
+func (*policyKeeper) serve(*stack.FS, string) {}
 
 // handle implements policyServer.
 func (*policyKeeper) handle(string, policyRequest) (any, error) { return nil, errNoBPF() }

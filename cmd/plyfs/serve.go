@@ -71,7 +71,7 @@ func openMount(m *mountOptions) (*liveMount, error) {
 	if err := fs.Mount(); err != nil {
 		return nil, errors.Join(err, fs.Close())
 	}
-	policy.serve(fs)
+	policy.serve(fs, m.Mountpoint)
 	l := &liveMount{fs: fs, mountpoint: m.Mountpoint, policy: policy}
 	if err := l.listen(); err != nil {
 		logger.Warn("no control socket: plyfs status and explain will not work", "err", err)

@@ -21,34 +21,39 @@ type inputs struct {
 	tar        string // the small tree as an archive
 }
 
-// makeInputs makes all of them.
-func makeInputs(dir string, c *config) (*inputs, error) {
+// newInputs says which there are to be.
+func newInputs(dir string, c *config) *inputs {
 	in := &inputs{files: 50_000, few: 20_000, largeMiB: 1024, tree: dir + "/tree", fewTree: dir + "/few",
 		large: dir + "/large", empty: dir + "/empty", tar: dir + "/few.tar"}
 	if c.quick {
 		in.files, in.few, in.largeMiB = in.files/20, in.few/20, in.largeMiB/20
 	}
-	if err := makeTree(in.files, func(int) string { return in.tree }); err != nil {
-		return nil, err
-	}
 	for i := range 20 {
 		in.layers = append(in.layers, fmt.Sprintf("%s/layer%02d", dir, i))
 	}
+	return in
+}
+
+// make makes all of them.
+func (in *inputs) make() error {
+	if err := makeTree(in.files, func(int) string { return in.tree }); err != nil {
+		return err
+	}
 	if err := makeTree(in.files, func(i int) string { return in.layers[i%20] }); err != nil {
-		return nil, err
+		return err
 	}
 	if err := makeTree(in.few, func(int) string { return in.fewTree + "/t" }); err != nil {
-		return nil, err
+		return err
 	}
 	for _, d := range []string{in.large, in.empty} {
 		if err := os.Mkdir(d, 0o755); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := command("tar", "-cf", in.tar, "-C", in.fewTree, "t"); err != nil {
-		return nil, err
+		return err
 	}
-	return in, makeLarge(in.large+"/large", in.largeMiB)
+	return makeLarge(in.large+"/large", in.largeMiB)
 }
 
 // makeTree makes files of 100 bytes, 20 in each directory; root chooses where

@@ -5,7 +5,8 @@
 // overlayfs and fuse-overlayfs, each job on each of them in turn, several
 // times over, so that a noisy machine is noisy for all alike. It prints a
 // table in Markdown: the smallest and the middle of the times in milliseconds,
-// and the ratio to kernel overlayfs.
+// and the ratio to kernel overlayfs. A second table is about plyfs alone: what
+// is read of a file that a policy makes of parts (rows "plan").
 //
 //	go run ./integration/bench [-quick] [-rows REGEXP] [-rounds N] [-dir DIR] [-plyfs BINARY]
 //
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 )
 
 // config is what the command line asks for.
@@ -46,7 +48,7 @@ func main() {
 	}
 }
 
-// run makes the inputs, measures all rows and prints the table.
+// run measures all rows and prints the tables.
 func run(c *config) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("mounting needs root")
@@ -59,16 +61,25 @@ func run(c *config) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	in, err := makeInputs(dir, c)
-	if err != nil {
+	in := newInputs(dir, c)
+	if err := runRows(c, in, dir); err != nil {
+		return err
+	}
+	return runPlans(c, dir, in.largeMiB)
+}
+
+// runRows measures the rows that are asked for on each system.
+func runRows(c *config, in *inputs, dir string) error {
+	list := slices.DeleteFunc(rows(in), func(r row) bool { return !c.rows.MatchString(r.name) })
+	if len(list) == 0 {
+		return nil
+	}
+	if err := in.make(); err != nil {
 		return err
 	}
 	systems := available(c)
 	table := newTable(systems)
-	for _, r := range rows(in) {
-		if !c.rows.MatchString(r.name) {
-			continue
-		}
+	for _, r := range list {
 		if err := measure(c, r, systems, dir, table); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}

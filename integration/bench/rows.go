@@ -58,13 +58,14 @@ func dropCaches(string) error {
 }
 
 // readLarge reads the large file.
-func readLarge(root string) error {
-	f, err := os.Open(root + "/large")
+func readLarge(root string) error { return readFile(root+"/large", make([]byte, 1<<20)) }
+
+func readFile(path string, buf []byte) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	buf := make([]byte, 1<<20)
 	for {
 		if _, err := f.Read(buf); err == io.EOF {
 			return nil

@@ -54,8 +54,8 @@ func checkSyntax(pattern string) error {
 // Match reports whether a name matches a pattern, byte by byte: * is any
 // bytes, ? one byte, [a-c] one of a set, [!a-c] or [^a-c] one that is not in
 // it; \ takes the meaning from what follows it. A ] that is the first of a set
-// is a member of it. A leading dot needs no special care. A bad pattern matches
-// nothing.
+// is a member of it. There are no classes, such as [[:alpha:]]. A leading dot
+// needs no special care. A bad pattern matches nothing.
 func Match(pattern, name string) bool {
 	star, again := -1, 0 // where to go on when what follows the last * does not match
 	p, i := 0, 0
@@ -142,6 +142,8 @@ func setByte(s string) (c byte, n int) {
 	switch {
 	case s == "":
 		return 0, 0
+	case s[0] == '[' && len(s) > 1 && strings.IndexByte(":.=", s[1]) >= 0:
+		return 0, 0 // a class of fnmatch's, which the programs do not have
 	case s[0] != '\\':
 		return s[0], 1
 	case len(s) == 1:

@@ -37,7 +37,7 @@ func TestCheckPattern(t *testing.T) {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
-	for _, s := range []string{"", "[", "[]", "[!]", `a\`, `[\`, `[a\]`, "[c-a]", "a/b", "a\x00", "[a-", strings.Repeat("x", maxPattern+1)} {
+	for _, s := range []string{"", "[", "[]", "[!]", `a\`, `[\`, `[a\]`, "[c-a]", "a/b", "a\x00", "[a-", "[[:alpha:]]", "[a[.x]", strings.Repeat("x", maxPattern+1)} {
 		if err := CheckPattern(s); err == nil {
 			t.Errorf("%q is good", s)
 		}
