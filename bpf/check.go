@@ -167,7 +167,7 @@ func (o *object) callerPrice() string {
 	case names:
 		return "the kernel keeps no name that the programs decide about; each access costs a round trip"
 	case files:
-		return "the kernel drops the pages of a file when it is opened by somebody for whom it is made otherwise"
+		return "the kernel keeps no name of the files that the programs are asked about, and each user has pages of his own"
 	}
 	return "does nothing here: only lookup, readdir, open and write programs are told who asks"
 }

@@ -17,7 +17,7 @@ PLY_PROGRAM("ply/file/open/pre", chunks)
 	__u64 pos = in->offset, size = chunk * in->nparts;
 
 	if (in->layer == 0 || !size)
-		return PLY_CONTINUE;
+		return PLY_USER; /* nothing to do with it */
 	out->flags = PLY_OUT_SIZE;
 	out->size = size; /* the same in every window */
 	if (in->flags & PLY_IN_ATTR)

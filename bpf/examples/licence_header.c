@@ -18,12 +18,12 @@ PLY_PROGRAM("ply/file/open/pre", licence_header)
 	/* Only *.c. The comparison with PLY_NAME_MAX is for the verifier, which
 	 * wants to know that the index stays within the name. */
 	if (n < 2 || n >= PLY_NAME_MAX || in->name[n - 2] != '.' || in->name[n - 1] != 'c')
-		return PLY_CONTINUE;
+		return PLY_USER; /* nothing to do with it */
 
 	/* What is in upper has its licence already, and there only the blanking
 	 * of bytes is allowed. */
 	if (in->layer == 0)
-		return PLY_CONTINUE;
+		return PLY_USER;
 
 	out->flags = PLY_OUT_SIZE;
 	out->size = in->size + LEN;

@@ -38,7 +38,10 @@
  *     ply/inode/lookup/pre    a name is looked up, before it is resolved
  *     ply/inode/lookup/post   after: sees which layer serves it, its mode, size
  *     ply/inode/readdir/pre   a listing is about to show a name. Without this
- *                             program lookup/pre is asked, with op READDIR
+ *                             program the lookup programs are asked, with op
+ *                             READDIR: then layer, layers, size and ino are 0,
+ *                             and a negative errno but -ENOENT (hide) and -EIO
+ *                             (fails the listing) shows the name
  *     ply/inode/readdir/post  after: sees the answer of the above
  *     ply/inode/getattr/pre   attributes are asked for: may change what is shown
  *     ply/inode/getattr/post  after: may change it, too. What is shown is shown to
@@ -214,7 +217,10 @@ struct ply_out {
  * What is checked: extents are sorted and leave no gap from in->offset on, do
  * not overlap, do not reach beyond the size, and what they name is there, as
  * long as it must be. A file in upper may only be blanked: extents are
- * PLY_SELF at their own offset, or zeros, and the size stays.
+ * PLY_SELF at their own offset, or zeros, and the size stays. PLY_CONTINUE
+ * without extents says of such a file that there may be something to blank once
+ * more has been written to it, so the daemon serves it; PLY_USER says that there
+ * never will, and it is passed through.
  */
 
 /* ---- what an object declares ------------------------------------------- */
@@ -278,9 +284,9 @@ SEC(".rodata") const volatile __u32 ply_abi = PLY_ABI;
 
 /* PLY_CALLER: the object's answers depend on who asks. Only then are uid, gid
  * and pid filled in. The price: the kernel keeps no name that such an object
- * decides about, and no listing, so each access costs a round trip; and a file
- * that an open program makes otherwise for somebody loses its pages when he
- * opens it. The size of a file may not depend on the caller, nor may the layers
+ * decides about, and no listing of such names, so each access costs a round
+ * trip; and of a file that an open program is asked about each user has pages of
+ * his own. The size of a file may not depend on the caller, nor may the layers
  * that a directory is merged from. A mount that began without a policy takes no
  * such lookup or readdir program later. */
 #define PLY_CALLER SEC(".rodata") const volatile __u32 ply_caller = 1

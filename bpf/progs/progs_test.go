@@ -36,7 +36,7 @@ var (
 // The structs of plyfs.h and of the programs' maps.
 
 const (
-	userPrefilter, postfilter = 2, 3
+	user, userPrefilter, postfilter = 1, 2, 3
 
 	opLookup, opReaddir, opOpen = 1, 3, 4
 
@@ -1246,11 +1246,13 @@ func TestExamples(t *testing.T) {
 	check("licence_header, bytes", string(data), licence)
 	for _, in := range []input{named("a.h", input{Size: 10, Layer: 1}), named("a.c", input{Size: 10}), named("c", input{Layer: 1})} {
 		ret, out := p.ask(t, &in)
-		check("licence_header, others", []uint32{uint32(ret), out.Flags, out.NExtents}, []uint32{0, 0, 0})
+		check("licence_header, others", []uint32{uint32(ret), out.Flags, out.NExtents}, []uint32{user, 0, 0})
 	}
 
 	p = example("chunks")
-	for _, parts := range []uint32{0, 1, 16, 17, 100, 5000} {
+	ret, _ := p.ask(t, &input{Layer: 1})
+	check("chunks, no parts", uint32(ret), uint32(user))
+	for _, parts := range []uint32{1, 16, 17, 100, 5000} {
 		var want []extent
 		for i := range uint64(parts) {
 			want = append(want, extent{i << 20, 1 << 20, 0, backing, part0 + uint32(i)})
