@@ -141,7 +141,7 @@ func (fs *FS) applyChoice(p *node, name string, f *found, all []version, a NameA
 		}
 		left = left[i:]
 	}
-	if f.typ == unix.S_IFDIR || len(left) > 0 && left[0].typ == unix.S_IFDIR {
+	if f.up || len(left) > 0 && left[0].typ == unix.S_IFDIR || len(left) == 0 && f.typ == unix.S_IFDIR {
 		return fs.chooseDir(p, name, f, all, left, sc)
 	}
 	if len(left) == 0 {
@@ -179,8 +179,9 @@ func (fs *FS) chooseDir(p *node, name string, f *found, all, left []version, sc 
 	}
 	if len(cand) == 0 {
 		if f.up {
-			f.low = nil
-			return f, nil
+			g := *f
+			g.low = nil
+			return &g, nil
 		}
 		return nil, errHidden
 	}
@@ -206,6 +207,9 @@ func (n *node) is(f *found) bool {
 	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
+	if n.hard || f.hard { // one node for all names
+		return n.ino == f.ino
+	}
 	return n.up || !f.up && n.low.d == f.file.d
 }
 
@@ -228,7 +232,7 @@ func (fs *FS) detachOthers(p *node, name string, keep *node) {
 		base, _, variant := strings.Cut(key, "/")
 		switch {
 		case base != name:
-		case c != keep:
+		case keep == nil || c.current() != keep.current():
 			fs.detach(p, name, c)
 		case variant:
 			delete(p.dir.children, key)

@@ -5,6 +5,7 @@ package stack
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"syscall"
 
@@ -198,15 +199,14 @@ func (n *node) isDetached() bool {
 // then the copy is published under locks. If the policy was replaced meanwhile
 // it is made anew. Precondition: n.copying is held.
 func (fs *FS) copyUpFile(n *node, kind copyKind) error {
-	for {
+	for tries := 0; ; tries++ {
+		asked := fs.answers.Load()
 		n.mu.RLock()
 		up, low := n.up, n.low
 		var d decision
 		var err error
 		if !up && n.isReg() {
 			d, err = fs.decideLocked(n, askHow{copyUp: true, who: Nobody})
-		} else if p := fs.pol(); p != nil {
-			d.gen = p.gen
 		}
 		n.mu.RUnlock()
 		if up || err != nil {
@@ -216,20 +216,27 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 		err = fs.copyToTmp(low, tmp, n.origin, kind, &d)
 		d.closeUnused()
 		if err == nil {
-			err = fs.publishFile(n, tmp, d.gen)
+			err = fs.publishFile(n, tmp, asked)
 		}
 		if err == nil {
 			return nil
 		}
 		_ = fs.tmp.Unlink(tmp)
+		if err == errReplaced && tries == maxCopies {
+			return fmt.Errorf("%w again and again: %w", errReplaced, syscall.EBUSY)
+		}
 		if err != errReplaced {
 			return err
 		}
 	}
 }
 
-// errReplaced: the policy was replaced while a copy was made.
-var errReplaced = errors.New("the policy was replaced")
+// errReplaced: the policy, or what it goes by, was replaced while a copy was
+// made, so that it may show what must not be seen any more.
+var errReplaced = errors.New("the policy has changed while the file was copied up")
+
+// maxCopies bounds how often a copy is made anew for that.
+const maxCopies = 8
 
 // copyToTmp makes a complete copy of a lower file in the work directory, or of
 // what a plan shows in its place.
@@ -319,8 +326,8 @@ func (fs *FS) openLowerData(low lowerFile) (int, error) {
 // publishFile gives a finished copy its place: under the node's name, in the
 // index too if the lower file has several links, or under no name at all if
 // the node has none left.
-// errReplaced if the policy is no longer the one of that generation.
-func (fs *FS) publishFile(n *node, tmp string, gen uint64) error {
+// errReplaced if the policy's answers may have changed since it was asked.
+func (fs *FS) publishFile(n *node, tmp string, asked uint64) error {
 	at, ok, err := fs.lockName(n)
 	if err != nil {
 		return err
@@ -335,7 +342,7 @@ func (fs *FS) publishFile(n *node, tmp string, gen uint64) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if p := fs.pol(); p != nil && p.gen != gen || p == nil && gen != 0 {
+	if fs.answers.Load() != asked {
 		return errReplaced
 	}
 	if n.detached { // meanwhile

@@ -58,7 +58,8 @@ func (c *counters) copied(how string, bytes uint64) {
 // it wraps, else EIO.
 func toErrno(err error) syscall.Errno {
 	var e syscall.Errno
-	if errors.As(err, &e) && e > 0 && e <= maxErrno {
+	// ENOSYS would make the kernel stop asking us such a thing for any file.
+	if errors.As(err, &e) && e > 0 && e <= maxErrno && e != syscall.ENOSYS {
 		return e
 	}
 	return syscall.EIO

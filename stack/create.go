@@ -59,7 +59,7 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 		err = fs.admitNewLocked(n, fd, callerOf(&in.InHeader), &out.OpenOut)
 	}
 	if err != nil {
-		fs.unrefLater(n)
+		fs.unmakeLocked(p, name, n)
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
@@ -141,15 +141,25 @@ func (fs *FS) answerNew(p *node, name string, out *fuse.EntryOut) fuse.Status {
 		return fs.status(err)
 	}
 	n := fs.installNew(p, name, &st)
-	n.mu.RLock()
-	err := fs.showAttr(n, &st, &out.Attr)
-	n.mu.RUnlock()
-	if err != nil {
-		fs.unrefLater(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := fs.showAttr(n, &st, &out.Attr); err != nil {
+		fs.unmakeLocked(p, name, n)
 		return fs.status(err)
 	}
 	fs.entryHead(n, out)
 	return fuse.OK
+}
+
+// unmakeLocked removes an entry just made that the policy refuses, and gives
+// its reference back. Precondition: p.mu and n.mu are held for writing.
+func (fs *FS) unmakeLocked(p *node, name string, n *node) {
+	if err := fs.removeEntry(p, name, n); err != nil {
+		fs.noteError("removing what the policy refused to make", err)
+	} else {
+		fs.gone(p, name, n)
+	}
+	fs.unrefLater(n)
 }
 
 // beginCreate brings a directory to upper and locks it for a change of its

@@ -337,8 +337,8 @@ func (fs *FS) ruleAttr(n *node, place string, a *fuse.Attr) (err error) {
 	}
 	ans := p.Attr(q)
 	switch {
-	case ans.Errno > maxErrno:
-		return fs.wrongAnswer(place, "errno %d is none", uintptr(ans.Errno))
+	case wrongErrno(ans.Errno):
+		return fs.wrongAnswer(place, "it may not fail with errno %d", uintptr(ans.Errno))
 	case ans.Errno != 0:
 		return ans.Errno
 	case ans.ClearMode&^07777 != 0:

@@ -166,6 +166,39 @@ func (fs *FS) notifyEntry(parent uint64, name string) {
 	}
 }
 
+// notifyPages has a node's pages dropped soon: not by the serving thread, which
+// may be needed for reads of them that are under way, and not by the notifier,
+// for which others wait.
+func (fs *FS) notifyPages(id uint64) {
+	fs.pagesMu.Lock()
+	fs.pages = append(fs.pages, id)
+	fs.pagesMu.Unlock()
+	select {
+	case fs.pagesWake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// pageDropper sends what notifyPages collects.
+func (fs *FS) pageDropper(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-fs.pagesWake:
+		}
+		fs.pagesMu.Lock()
+		ids := fs.pages
+		fs.pages = nil
+		fs.pagesMu.Unlock()
+		for _, id := range ids {
+			if err := fs.dev.invalPages(id); err != nil {
+				fs.log.Debug("notify", "node", id, "err", err)
+			}
+		}
+	}
+}
+
 // notice is a notification on its way: of a name, or of a node's attributes.
 type notice struct {
 	id   uint64

@@ -40,6 +40,8 @@
 //
 // # Lock order
 //
+//	setting (one change of the policy at a time)
+//	moving (renames share it; a walk through all names excludes them)
 //	settling (one settle at a time), node.copying (one copy-up of a node at a time)
 //	  node.mu of a directory
 //	    node.mu of a directory below it, or of an unrelated one of larger id

@@ -47,9 +47,11 @@ type FS struct {
 	mounted     bool
 	live        bool // WORK/plyfs/live is ours
 
-	answersOpenDir bool       // see OpenDir; set at Open
-	setting        sync.Mutex // one SetPolicy at a time; guards lastGen
+	answersOpenDir bool         // see OpenDir; set at Open
+	moving         sync.RWMutex // renames, against a walk through the known names
+	setting        sync.Mutex   // one SetPolicy at a time; guards lastGen
 	lastGen        uint64
+	answers        atomic.Uint64 // counts when the policy's answers may have changed
 
 	maxStackDepth int
 	noPassthrough []string // by layer: why its files are not passed through
@@ -69,8 +71,12 @@ type FS struct {
 	dev     *device
 	server  *server
 	notices chan notice
-	stop    chan struct{}
-	done    sync.WaitGroup
+
+	pagesMu   sync.Mutex
+	pages     []uint64 // nodes whose pages are to be dropped
+	pagesWake chan struct{}
+	stop      chan struct{}
+	done      sync.WaitGroup
 }
 
 // String implements RawFileSystem.

@@ -51,7 +51,7 @@ type ioState struct {
 
 	plan     *planFile // what the server mode shows; nil: the file as it is
 	gen      uint64    // of the policy that chose mode and plan
-	callers  []Caller  // for whom, of the opens that live
+	callers  []Caller  // for whom, since the first of the opens that live
 	rule     string    // who decided
 	data     *dataAsk  // reads and writes that the policy is asked about
 	cacheTag uint64    // of what the kernel's pages may hold, see decision.tag; 0: they are empty
@@ -379,8 +379,10 @@ const (
 const maxCallers = 64
 
 // noteCaller keeps for whom a file that the daemon serves is open.
+// Processes of one user are not told apart.
 func (io *ioState) noteCaller(who Caller) {
-	if !slices.Contains(io.callers, who) && len(io.callers) <= maxCallers {
+	same := func(c Caller) bool { return c.UID == who.UID && c.GID == who.GID }
+	if !slices.ContainsFunc(io.callers, same) && len(io.callers) <= maxCallers {
 		io.callers = append(io.callers, who)
 	}
 }
@@ -414,7 +416,10 @@ func (fs *FS) checkShownLocked(n *node, d *decision) error {
 	if old := n.shown.Swap(size + 1); old == 0 || old == size+1 || fs.dev == nil {
 		return nil
 	}
-	return fs.dev.invalAttr(n.id)
+	if err := fs.dev.invalAttr(n.id); err != nil {
+		fs.log.Debug("notify", "node", n.id, "err", err)
+	}
+	return nil
 }
 
 // openServerLocked opens the descriptors through which the daemon serves.

@@ -53,10 +53,8 @@ func (fs *FS) linkAt(n, p *node, name string) error {
 	if err := fs.markImpure(p, n); err != nil {
 		return err
 	}
-	if len(n.names) > 0 {
-		if err := fs.stick(n, n.names[0].parent, n.names[0].name); err != nil {
-			return err
-		}
+	if err := fs.stick(n, fs.ruledPlaceLocked(n)); err != nil {
+		return err
 	}
 	if err := fs.linkUpper(n, p, name); err != nil {
 		return err

@@ -204,7 +204,7 @@ func (fs *FS) nameNode(n, p *node, name string) {
 	defer n.mu.Unlock()
 	if n.succ.Load() == nil { // else the name leads to the successor: see child
 		fs.addName(n, p, name)
-		n.unlinked = false
+		n.unlinked, n.detached = false, false
 	}
 }
 

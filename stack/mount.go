@@ -42,6 +42,7 @@ func (fs *FS) Mount() error {
 		return &Error{Kind: KindEnvironment, Path: target, Msg: "the kernel did not begin the FUSE conversation"}
 	}
 	fs.background(fs.notifier)
+	fs.background(fs.pageDropper)
 	fs.background(fs.policyWatcher)
 	if fs.j != nil {
 		fs.background(fs.settler)

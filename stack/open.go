@@ -27,6 +27,9 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	if err := fs.stillShown(n, callerOf(&in.InHeader)); err != nil {
 		return fs.status(err)
 	}
+	if err := fs.mayOpen(n, write, callerOf(&in.InHeader)); err != nil {
+		return fs.status(err)
+	}
 	if write {
 		if _, err := fs.forWrite(n, trunc); err != nil {
 			return fs.status(err)
@@ -55,6 +58,19 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		fs.notifyAttr(n.id) // what the kernel keeps from before
 	}
 	return fuse.OK
+}
+
+// mayOpen asks the policy about an open for writing before anything is copied
+// up or cut for it.
+func (fs *FS) mayOpen(n *node, write bool, who Caller) error {
+	if !write || fs.pol() == nil {
+		return nil
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	d, err := fs.decideLocked(n, askHow{write: true, who: who})
+	d.closeUnused()
+	return err
 }
 
 // checkFlagsLocked is what the kernel checks at an open by name, and cannot for
@@ -161,6 +177,12 @@ func (fs *FS) stillShown(n *node, who Caller) error {
 func (fs *FS) stillLeads(a nameRef, n *node, who Caller) (bool, error) {
 	a.parent.mu.Lock()
 	defer a.parent.mu.Unlock()
+	n.mu.RLock()
+	named := n.hasName(a.parent, a.name)
+	n.mu.RUnlock()
+	if !named { // renamed or removed just now
+		return true, nil
+	}
 	f, err := fs.resolve(a.parent, a.name, who)
 	defer f.discard()
 	if err == nil && n.is(f) {
@@ -214,9 +236,7 @@ func (fs *FS) writtenLocked(n *node, flags uint32) {
 		return
 	}
 	fs.redecideLocked(n)
-	if fs.dev != nil { // not by the serving thread, which may be needed for reads that are under way
-		go func() { _ = fs.dev.invalPages(n.id) }()
-	}
+	fs.notifyPages(n.id)
 }
 
 // OpenDir is answered ENOSYS without a policy: the kernel then opens

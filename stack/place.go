@@ -55,11 +55,13 @@ func (fs *FS) placeOfDir(n *node) string {
 			base = low.path()
 			break
 		}
+		// A rename writes the place before it moves the directory, so it is
+		// read after where the directory is.
+		at := n.dir.at.Load()
 		if s := fs.stuckDir(n); s != "" {
 			base = s
 			break
 		}
-		at := n.dir.at.Load()
 		if at == nil {
 			break
 		}
@@ -87,8 +89,10 @@ func (fs *FS) stuckDir(n *node) string {
 			return unknownPlace
 		}
 	}
-	n.dir.stuck.Store(&s)
-	return s
+	if n.dir.stuck.CompareAndSwap(nil, &s) {
+		return s
+	}
+	return *n.dir.stuck.Load() // a rename has just written it
 }
 
 // unknownPlace begins those that could not be read: whatever the policy may
@@ -122,15 +126,12 @@ func readPlace(r ref) (string, error) {
 	return "", err
 }
 
-// stick writes the present place of an inode on it if the policy has a say
-// about it there, before it gets another name. Directories with lower parts
-// have their lower path. Precondition: p.mu and n.mu are held for writing; n
-// is in upper.
-func (fs *FS) stick(n, p *node, name string) error {
-	if fs.pol() == nil || n.isDir() && n.dir.low != nil {
-		return nil
-	}
-	if !n.isDir() && !n.isReg() {
+// stick writes the place of an inode on it if the policy has a say about it
+// there, before it gets another name. Directories with lower parts have their
+// lower path; symbolic links cannot hold one. Precondition: n.mu is held for
+// writing; n is in upper.
+func (fs *FS) stick(n *node, place string) error {
+	if fs.pol() == nil || place == "" || n.isDir() && n.dir.low != nil || n.typ == unix.S_IFLNK {
 		return nil
 	}
 	r, err := fs.refLocked(n)
@@ -140,7 +141,6 @@ func (fs *FS) stick(n, p *node, name string) error {
 	if old, err := readPlace(r); err != nil || old != "" {
 		return err
 	}
-	place := fs.placeOf(p, name)
 	if s := fs.scope(place); !s.any() && !(n.isDir() && s.Below) {
 		return nil
 	}
@@ -202,10 +202,25 @@ func (fs *FS) governedLocked(n *node) (s Scope, place string, err error) {
 	return Scope{}, "", nil
 }
 
+// ruledPlaceLocked is the place of an inode at which the policy has a say about
+// it, else any. Precondition: n.mu is held.
+func (fs *FS) ruledPlaceLocked(n *node) string {
+	if fs.pol() == nil {
+		return ""
+	}
+	if _, place, err := fs.governedLocked(n); err == nil && place != "" {
+		return place
+	}
+	if len(n.names) > 0 {
+		return fs.placeOf(n.names[0].parent, n.names[0].name)
+	}
+	return n.lastPlace
+}
+
 // noteLastPlace keeps the place of a name that is about to be dropped, if it
 // is the last one. Precondition: n.mu is held for writing.
 func (fs *FS) noteLastPlace(n, p *node, name string) {
-	if len(n.names) == 1 && n.isReg() { // a policy may come later
+	if len(n.names) == 1 && !n.isDir() { // a policy may come later
 		n.lastPlace = fs.placeOf(p, name)
 	}
 }

@@ -221,6 +221,11 @@ func (OnlyNames) Close() {}
 // not even wake the caller up for a larger one (fs/fuse/dev.c).
 const maxErrno = 511
 
+// wrongErrno tells whether an operation may not fail with an errno: numbers
+// that are none, and ENOSYS, by which the kernel would never ask us to do such
+// a thing again, for any file.
+func wrongErrno(e syscall.Errno) bool { return e > maxErrno || e == syscall.ENOSYS }
+
 // policyState is the policy in force.
 type policyState struct {
 	Policy
@@ -296,8 +301,8 @@ func (fs *FS) decide(q NameQuery) (a NameAnswer, err error) {
 	defer fs.policyPanics(func() { a, err = NameAnswer{}, syscall.EIO })
 	a = p.Name(q)
 	switch {
-	case a.Errno > maxErrno:
-		return a, fs.wrongAnswer(q.Place, "errno %d is none", uintptr(a.Errno))
+	case wrongErrno(a.Errno):
+		return a, fs.wrongAnswer(q.Place, "it may not fail with errno %d", uintptr(a.Errno))
 	case a.Errno == syscall.ENOENT, a.Errno == 0 && a.Hide:
 		return a, errHidden
 	case a.Errno != 0:
@@ -319,8 +324,8 @@ func (fs *FS) askFile(q FileQuery) (a FileAnswer, err error) {
 	defer fs.policyPanics(func() { a, err = FileAnswer{}, syscall.EIO })
 	a = p.File(q)
 	switch {
-	case a.Errno > maxErrno:
-		err = fs.wrongAnswer(q.Place, "errno %d is none", uintptr(a.Errno))
+	case wrongErrno(a.Errno):
+		err = fs.wrongAnswer(q.Place, "it may not fail with errno %d", uintptr(a.Errno))
 	case a.Errno != 0:
 		err = a.Errno
 	}
@@ -341,8 +346,8 @@ func (fs *FS) askData(q DataQuery) (a DataAnswer, err error) {
 	defer fs.policyPanics(func() { a, err = DataAnswer{}, syscall.EIO })
 	a = p.Data(q)
 	switch {
-	case a.Errno > maxErrno:
-		return DataAnswer{}, fs.wrongAnswer(q.Place, "errno %d is none", uintptr(a.Errno))
+	case wrongErrno(a.Errno):
+		return DataAnswer{}, fs.wrongAnswer(q.Place, "it may not fail with errno %d", uintptr(a.Errno))
 	case a.Errno != 0:
 		return DataAnswer{}, a.Errno
 	}

@@ -45,6 +45,8 @@ func (fs *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, n1, n2 string) fuse.S
 }
 
 func (fs *FS) rename(m *move) error {
+	fs.moving.RLock()
+	defer fs.moving.RUnlock()
 	if err := fs.prepareMove(m); err != nil {
 		return err
 	}
@@ -301,11 +303,11 @@ func (fs *FS) sweepWhiteouts(n *node) error {
 // new parent may now hold an entry with an origin. Each is true at the old
 // place too, so a cut before the move leaves the visible tree as it was.
 func (fs *FS) markMove(m *move) error {
-	if err := fs.stick(m.src, m.p1, m.n1); err != nil {
+	if err := fs.stick(m.src, fs.placeOf(m.p1, m.n1)); err != nil {
 		return err
 	}
 	if m.exchange {
-		if err := fs.stick(m.dst, m.p2, m.n2); err != nil {
+		if err := fs.stick(m.dst, fs.placeOf(m.p2, m.n2)); err != nil {
 			return err
 		}
 	}

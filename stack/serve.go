@@ -119,6 +119,7 @@ func (s *server) callReader() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.over: // a sync at the end, say; the descriptor is about to be another's
 	case s.parked > s.tickets:
 		s.tickets++
 		s.wake.Signal()

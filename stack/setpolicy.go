@@ -104,6 +104,7 @@ func (fs *FS) RefreshPolicy() {
 // decided by the old policy did so under the lock of a node that is visited
 // after the new one came into force.
 func (fs *FS) recheck(old, next *policyState) {
+	fs.answers.Add(1)
 	entries := fs.recheckNames(old, next)
 	fs.nodes.each(fs.recheckFile)
 	if fs.dev == nil {
@@ -135,6 +136,8 @@ func (fs *FS) expireEntries(entries []nameRef) {
 // recheckNames goes through the known names from the root down, takes those
 // away that lead elsewhere now, and returns all that the kernel may have kept.
 func (fs *FS) recheckNames(old, next *policyState) (entries []nameRef) {
+	fs.moving.Lock() // no directory slips from what is to be visited to what was
+	defer fs.moving.Unlock()
 	for dirs := []*node{fs.root}; len(dirs) > 0; {
 		p := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
@@ -166,6 +169,7 @@ func (fs *FS) recheckNames(old, next *policyState) (entries []nameRef) {
 // leadsTo tells whether a name still leads to a node.
 // Precondition: p.mu is held for writing.
 func (fs *FS) leadsTo(old, next *policyState, p *node, name string, c *node) bool {
+	c = c.current()
 	place := fs.placeOf(p, name)
 	was, is := fs.scopeOf(old, place), fs.scopeOf(next, place)
 	if !was.Names && !is.Names {
@@ -177,7 +181,7 @@ func (fs *FS) leadsTo(old, next *policyState, p *node, name string, c *node) boo
 	}
 	f, err := fs.resolve(p, name, Nobody)
 	defer f.discard()
-	if err != nil || !c.current().is(f) {
+	if err != nil || !c.is(f) {
 		return false
 	}
 	c.ttl.Store(0)

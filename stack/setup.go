@@ -27,7 +27,7 @@ const defaultTimeout = 24 * time.Hour
 // *Error.
 func Open(cfg Config) (*FS, error) {
 	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(),
-		stop: make(chan struct{}), notices: make(chan notice, 1024)}
+		stop: make(chan struct{}), notices: make(chan notice, 1024), pagesWake: make(chan struct{}, 1)}
 	fs.setDefaults()
 	if err := fs.checkConfig(); err != nil {
 		return nil, err
