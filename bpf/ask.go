@@ -70,6 +70,8 @@ func (q *question) ask(c *call, o op, ph phase) (int32, error) {
 // inputs.
 func (q *question) judge(action int32, o op, ph phase) (again bool, _ int32, err error) {
 	switch {
+	case action == -int32(syscall.ENOSYS):
+		return false, 0, q.wrong(o, ph, "it may not answer ENOSYS, for the kernel would never ask again, about any file")
 	case action < 0 && action >= -maxErrno:
 		return false, 0, syscall.Errno(-action)
 	case action == actUserPrefilter && ph == pre:

@@ -76,7 +76,11 @@ func openObject(c *config.Rule, opt Options) (*object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("program %s: %w", c.Program, err)
 		}
-		return readObject(c.Program, bytes.NewReader(data))
+		o, err := readObject(c.Program, bytes.NewReader(data))
+		if err == nil {
+			o.own = true
+		}
+		return o, err
 	}
 	f, err := config.OpenTrusted(c.Object)
 	if err != nil {

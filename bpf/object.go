@@ -36,6 +36,7 @@ type object struct {
 	spec   *ebpf.CollectionSpec
 	progs  map[progKey]*ebpf.ProgramSpec
 	abi    int  // PLY_ABI of the header it was built with
+	own    bool // plyfs brings it along: its loops are known to be short
 	caller bool // it says PLY_CALLER: its answers depend on who asks
 }
 

@@ -6,6 +6,7 @@ package bpf
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ type Options struct {
 	// workdir): a part must not lie in them.
 	Written []string
 	// Device is the device number of the mount itself, where it is mounted
-	// already: a part must not lie there either.
+	// already: no file of the policy must lie there either.
 	Device uint64
 	// Pin is "" or a directory on a bpffs: the maps of the user's objects are
 	// pinned there, PIN/MAP for one object, PIN/RULE/MAP for a policy file.
@@ -54,6 +55,8 @@ type Policy struct {
 	rules  []*rule
 	places map[string]*placeRules
 	paths  []string // of places, sorted
+
+	stop chan struct{} // closed by Close
 
 	refs   atomic.Int64 // plans not yet released, and 1 until Close
 	closed atomic.Bool
@@ -127,7 +130,31 @@ func load(f *config.File, opt Options) (_ *Policy, err error) {
 		p.paths = append(p.paths, place)
 	}
 	slices.Sort(p.paths)
+	go p.watch()
 	return p, nil
+}
+
+// watchEvery is how often calls that do not come back are looked for.
+const watchEvery = 100 * time.Millisecond
+
+// watch looks for calls that do not come back, until the policy is closed.
+func (p *Policy) watch() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+			p.watchOnce()
+		}
+	}
+}
+
+func (p *Policy) watchOnce() {
+	for _, r := range p.rules {
+		r.progs.watch()
+	}
 }
 
 func newPolicy(f *config.File, opt Options) *Policy {
@@ -145,6 +172,7 @@ func newPolicy(f *config.File, opt Options) *Policy {
 			p.budget = d
 		}
 	}
+	p.stop = make(chan struct{})
 	p.refs.Store(1)
 	return p
 }
@@ -185,13 +213,6 @@ func openPart(path string, opt Options) (stack.Part, error) {
 		return stack.Part{}, err
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return stack.Part{}, fmt.Errorf("%s: %w", path, err)
-	}
-	if opt.Device != 0 && st.Dev == opt.Device {
-		return stack.Part{}, fmt.Errorf("%s lies on the mount itself; name the file where it is in a layer, or a copy elsewhere", path)
-	}
 	if err := notWritten(f.Name(), opt); err != nil {
 		return stack.Part{}, err
 	}
@@ -205,6 +226,13 @@ func openPart(path string, opt Options) (stack.Part, error) {
 // notWritten refuses a file, by its path without symbolic links, that can be
 // written through the mount.
 func notWritten(path string, opt Options) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if opt.Device != 0 && st.Dev == opt.Device {
+		return fmt.Errorf("%s lies on the mount itself; name the file where it is in a layer, or a copy elsewhere", path)
+	}
 	for _, dir := range opt.Written {
 		if dir == "" {
 			continue
@@ -223,6 +251,7 @@ func notWritten(path string, opt Options) error {
 // Close implements stack.Policy. Closing again does nothing.
 func (p *Policy) Close() {
 	if p.closed.CompareAndSwap(false, true) {
+		close(p.stop)
 		p.release()
 	}
 }
@@ -259,12 +288,10 @@ func (r *rule) close() {
 }
 
 // Epoch implements stack.Policy: the sum of the objects' epochs, and of those
-// that were switched off. It is asked many times a second, so this is also the
-// place to look for calls that do not come back.
+// that were switched off.
 func (p *Policy) Epoch() uint64 {
 	var sum uint64
 	for _, r := range p.rules {
-		r.progs.watch()
 		sum += r.progs.epoch()
 		if r.progs.budget.isOff() {
 			sum += 1 << 32

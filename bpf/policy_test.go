@@ -1009,11 +1009,12 @@ func TestWatch(t *testing.T) {
 	k := progs.slots.take()
 	defer progs.slots.give(k)
 	progs.since[k].Store(int64(monotonic()))
-	p.Epoch()
+	p.watchOnce()
 	if a := p.File(fileOf("/a/x", 10)); a.Errno != 0 {
 		t.Fatalf("a call under way is enough: %+v", a)
 	}
 	progs.since[k].Store(int64(monotonic() - 2*hangTime))
+	p.watchOnce()
 	before := p.Epoch()
 	if a := p.File(fileOf("/a/x", 10)); a.Errno != syscall.EIO {
 		t.Errorf("%+v", a)

@@ -5,13 +5,19 @@ package bpf
 
 import "github.com/cilium/ebpf/asm"
 
-// maxTurns is about two seconds of an empty loop. One loop of bpf_loop has at
-// most 2^23 turns.
-const maxTurns = 1 << 28
+const (
+	// maxTurns is some seconds of a short loop: nothing can stop a program that
+	// runs.
+	maxTurns = 1 << 31
 
-// worstTurns is how often the innermost callback of a program can be called,
-// as far as its loops are bounded by constants. A bound that the program
-// computes counts as one turn: hardly anybody computes a large one.
+	// mostTurns is BPF_MAX_LOOPS, to which a bound that the program computes
+	// may come.
+	mostTurns = 1 << 23
+)
+
+// worstTurns is how often the innermost callback of a program can be called. A
+// bound that the program computes may be anything, so that one such loop within
+// another is too much. Iterators (bpf_iter_num) are not counted.
 func worstTurns(insns asm.Instructions) float64 {
 	functions := functionsOf(insns)
 	if len(insns) == 0 {
@@ -78,7 +84,8 @@ func functionsOf(insns asm.Instructions) map[string]*function {
 
 // arguments are what is known of the registers before a call.
 type arguments struct {
-	first    int64  // r1, 0 if it is no constant
+	first    int64 // r1, if it is a constant
+	constant bool
 	function string // r2, "" if it is no function
 }
 
@@ -90,9 +97,9 @@ func (a *arguments) follow(ins *asm.Instruction) {
 	}
 	switch ins.Dst {
 	case asm.R1:
-		a.first = 0
+		a.first, a.constant = 0, false
 		if class.IsALU() && ins.OpCode.ALUOp() == asm.Mov && ins.OpCode.Source() == asm.ImmSource {
-			a.first = ins.Constant
+			a.first, a.constant = ins.Constant, true
 		}
 	case asm.R2:
 		a.function = ""
@@ -106,9 +113,12 @@ func (a *arguments) follow(ins *asm.Instruction) {
 func (a *arguments) loop(fn asm.BuiltinFunc) (loop, bool) {
 	switch fn {
 	case asm.FnLoop:
+		if !a.constant {
+			return loop{mostTurns, a.function}, true
+		}
 		return loop{max(1, float64(a.first)), a.function}, true
 	case asm.FnForEachMapElem:
-		return loop{1, a.function}, true
+		return loop{mostTurns, a.function}, true
 	}
 	return loop{}, false
 }

@@ -61,6 +61,10 @@
  * see what the kernel does not have. A file with a read or a write program is
  * not passed through to the kernel.
  *
+ * A program may be asked twice about one thing: a call that took too long is
+ * repeated, to tell a slow program from a busy machine. One that counts must
+ * bear it.
+ *
  * What a program returns: the action. The numbers are fuse-bpf's.
  */
 #ifndef PLYFS_H
@@ -78,7 +82,7 @@ typedef long long __s64;
 /* ---- actions: the return value ---------------------------------------- */
 
 enum {
-	/* negative: an errno, -1 to -511; the operation fails with it */
+	/* negative: an errno, -1 to -511 but not ENOSYS; the operation fails with it */
 	PLY_CONTINUE = 0,       /* the backing file does it, as out says */
 	PLY_USER = 1,           /* the daemon does it as if there were no program; out is ignored */
 	PLY_USER_PREFILTER = 2, /* the rule's handler edits the inputs first; then this program is asked

@@ -42,6 +42,9 @@ func ask(m mount, r request, into any) error {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
+	if strings.HasPrefix(r.Verb, "policy-") || strings.HasPrefix(r.Verb, "map-") {
+		_ = conn.SetDeadline(time.Time{}) // programs may take long to load
+	}
 	if err := json.NewEncoder(conn).Encode(r); err != nil {
 		return fail(exitFailure, "%s: asking the daemon: %w", m.Mountpoint, err)
 	}

@@ -167,17 +167,24 @@ func (c *control) serve(conn net.Conn) {
 		}
 	}()
 	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
-	const longest = 64 << 10
+	const longest = 1 << 20
 	line, err := bufio.NewReader(io.LimitReader(conn, longest)).ReadBytes('\n')
 	if err != nil {
+		if len(line) == longest {
+			reply(conn, nil, fmt.Errorf("the request is longer than %d bytes", longest))
+		}
 		return
 	}
+	// Loading programs and asking them anew about all that is known may take
+	// longer than a conversation should.
+	_ = conn.SetDeadline(time.Time{})
 	var r request
 	if err := json.Unmarshal(line, &r); err != nil {
 		reply(conn, nil, fmt.Errorf("bad request: %w", err))
 		return
 	}
 	data, err := c.handle(r)
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
 	reply(conn, data, err)
 }
 

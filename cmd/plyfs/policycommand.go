@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -201,6 +202,10 @@ func printEntries(w io.Writer, d *mapDump) error {
 	}
 	t := newTable(w)
 	for _, e := range list {
+		if len(e.PerCPU) > 0 {
+			t.row(e.Key, "by processor: "+strings.Join(e.PerCPU, ", "))
+			continue
+		}
 		t.row(e.Key, e.Value)
 	}
 	if d.More {
