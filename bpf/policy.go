@@ -35,7 +35,7 @@ type Options struct {
 	// Lowers are the lower directories, topmost first.
 	Lowers []string
 	// Written are directories that are written through the mount (upperdir,
-	// workdir): a part must not lie in them.
+	// workdir): no file of the policy must lie in them.
 	Written []string
 	// Device is the device number of the mount itself, where it is mounted
 	// already: no file of the policy must lie there either.

@@ -3,7 +3,11 @@
 
 package bpf
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/plyfs/plyfs/bpf/internal/config"
+)
 
 // progKey says when a program is asked.
 type progKey struct {
@@ -60,30 +64,9 @@ func sectionList() string {
 func nearestSection(name string) string {
 	best, least := "", 8
 	for _, s := range sections {
-		if d := distance(strings.ToLower(name), s.name); d < least {
+		if d := config.Distance(strings.ToLower(name), s.name); d < least {
 			best, least = s.name, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -75,7 +75,8 @@ func (fs *FS) status(err error) fuse.Status {
 	fs.count.mu.Lock()
 	fs.count.errnos[e]++
 	fs.count.mu.Unlock()
-	if e == syscall.EIO || e == syscall.ENOSPC || e == syscall.EUCLEAN {
+	var wrong *wrongError // has been noted with its words
+	if (e == syscall.EIO || e == syscall.ENOSPC || e == syscall.EUCLEAN) && !errors.As(err, &wrong) {
 		fs.noteError("request", err)
 	}
 	return fuse.Status(e)

@@ -14,7 +14,8 @@ import (
 // the new policy says, whatever the kernel had kept, with one exception: a
 // descriptor that is passed through to a backing file by then, or a mapping of
 // it, goes on showing that file, for the kernel cannot take it back. Whoever
-// opens the same file anew gets what the new policy says.
+// opens the same file anew gets what the new policy says. It waits for calls of
+// the old policy that are under way.
 //
 // On an error everything is as it was, and p is closed. KindUsage: p answers by
 // caller and the mount began without a policy, so that the kernel shares its

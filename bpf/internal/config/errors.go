@@ -66,16 +66,16 @@ func nearest(word string, words []string) string {
 		return ""
 	}
 	for _, w := range words {
-		if d := distance(word, w); d < best && d < max(len(w), 2)-1 {
+		if d := Distance(word, w); d < best && d < max(len(w), 2)-1 {
 			best, found = d, w
 		}
 	}
 	return found
 }
 
-// distance is how many letters must be changed, added, left out or swapped
+// Distance is how many letters must be changed, added, left out or swapped
 // with their neighbour to make b of a.
-func distance(a, b string) int {
+func Distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j
