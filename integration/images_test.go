@@ -7,14 +7,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
 // newFS makes a file system of the type (ext4, xfs, btrfs by an image on a
-// loop device, tmpfs) with the size in MiB and mounts it for the test.
-func newFS(t testing.TB, fstype string, size int64) string {
+// loop device, tmpfs) with the size in MiB and mounts it for the test. The
+// arguments are for mkfs.
+func newFS(t testing.TB, fstype string, size int64, args ...string) string {
 	t.Helper()
 	requireRoot(t)
 	dir := tempDir(t)
@@ -29,7 +31,7 @@ func newFS(t testing.TB, fstype string, size int64) string {
 		if err != nil {
 			t.Skipf("mkfs.%s is not installed", fstype)
 		}
-		run(t, "", mkfs, "-q", image)
+		run(t, "", mkfs, slices.Concat([]string{"-q"}, args, []string{image})...)
 		run(t, "", "mount", "-o", "loop", image, mp)
 	}
 	t.Cleanup(func() {
