@@ -135,7 +135,11 @@ func (fs *FS) resolveHard(f *found) error {
 		return fmt.Errorf("copy of a hard-linked file in the index: %w", err)
 	}
 	f.up = true
-	return nil
+	m, ok, err := readOriginMark(ref{d: fs.index, name: indexName(f.origin), fd: -1})
+	if ok && m.partial {
+		f.part = fs.loadPartial(m, nil, "")
+	}
+	return err
 }
 
 // account is the account of a lower inode as it stands.

@@ -68,10 +68,11 @@ func (fs *FS) settle() error {
 	fs.settling.Lock()
 	defer fs.settling.Unlock()
 	fs.settleMu.Lock()
-	debts := fs.debts
-	fs.debts = nil
+	debts, copies := fs.debts, fs.unsynced
+	fs.debts, fs.unsynced = nil, nil
 	fs.settleMu.Unlock()
-	states, err := fs.payAll(debts)
+	states, err := fs.payAll(debts, len(copies) > 0)
+	fs.synced(copies, err == nil)
 	for i, d := range debts {
 		switch {
 		case err != nil || states[i] == unpaid:
@@ -96,9 +97,9 @@ const (
 
 // payAll brings upper to disk, then the records about it. A record that cannot
 // be written (the directory is immutable, say) does not keep the others back.
-func (fs *FS) payAll(debts []debt) ([]payment, error) {
+func (fs *FS) payAll(debts []debt, copies bool) ([]payment, error) {
 	states := make([]payment, len(debts))
-	if !fs.cfg.Volatile && len(debts) > 0 {
+	if !fs.cfg.Volatile && (len(debts) > 0 || copies) {
 		if err := fs.syncUpper(); err != nil {
 			return states, err
 		}
@@ -164,3 +165,40 @@ func (fs *FS) paid(d debt, covered bool) {
 
 // noteDirty has the settler make the journal durable at its next round.
 func (fs *FS) noteDirty() { fs.dirty.Store(true) }
+
+// awaitSync has the mark of a file that was copied whole taken away once upper
+// was synced. Precondition: n.mu is held.
+func (fs *FS) awaitSync(n *node) {
+	if !fs.nodes.ref(n) {
+		return
+	}
+	fs.settleMu.Lock()
+	fs.unsynced = append(fs.unsynced, n)
+	fs.settleMu.Unlock()
+	fs.dirty.Store(true)
+}
+
+// synced takes the marks of copies away, or, if the sync failed, leaves them for
+// the next one.
+func (fs *FS) synced(copies []*node, ok bool) {
+	if !ok {
+		fs.settleMu.Lock()
+		fs.unsynced = append(fs.unsynced, copies...)
+		fs.settleMu.Unlock()
+		return
+	}
+	for _, n := range copies {
+		cur := n.lockCurrent()
+		if q := cur.partial(); q != nil {
+			r, err := fs.refLocked(cur)
+			if err == nil {
+				err = q.whole(r)
+			}
+			if err != nil { // a removed file; or it stays a partial one for the next mount
+				fs.log.Debug("mark stays", "lower", q.path, "err", err)
+			}
+		}
+		cur.mu.RUnlock()
+		fs.unrefLater(n)
+	}
+}
