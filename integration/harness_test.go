@@ -226,14 +226,19 @@ func (u *union) kill9() {
 	u.pid = 0
 }
 
-// alive says whether the process lives (and is no zombie).
+// alive says whether the process lives (and is no zombie, but for threads that
+// are still in a system call: those keep its files and locks).
 func alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
-	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+	if !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X") {
+		return true
+	}
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return len(tasks) > 1
 }
 
 // finish ends the mount, whatever the test did, and checks the promises.
@@ -311,7 +316,7 @@ func (u *union) checkLeaks() {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	u.Errorf("the daemon leaks %d descriptors of files: %.10q", len(leaked), leaked)
+	u.Errorf("the daemon leaks %d descriptors of files: %q", len(leaked), leaked[:min(len(leaked), 10)])
 }
 
 // regularFDs are the regular files that a process has open.
