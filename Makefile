@@ -32,7 +32,7 @@ test-nobpf:
 
 # The same with hours of random work instead of minutes.
 test-long:
-	PLYFS_SEED=random PLYFS_ORACLE_RUNS=5000 PLYFS_KILLS=500 PLYFS_LOAD_TIME=20m \
+	PLYFS_SEED=random PLYFS_ORACLE_RUNS=5000 PLYFS_KILLS=500 PLYFS_PARTIAL_RUNS=2000 PLYFS_LOAD_TIME=20m \
 		$(GO) test -race -p 1 -timeout 12h -v ./integration/
 
 # The table of the README, as root. ARGS="-quick" or ARGS="-rows untar".

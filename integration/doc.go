@@ -16,12 +16,15 @@
 // The other variables:
 //
 //	PLYFS_BIN           a ready-made binary to test instead of building one
-//	PLYFS_SEED          seed of the oracle's and the kill test's random choices, or "random"
-//	                    (the oracle has a seed of its own else, the kill test never the same)
+//	PLYFS_SEED          seed of the oracle's, the kill test's and the model test's random choices, or "random"
+//	                    (the oracle and the model have seeds of their own else, the kill test never the same)
 //	PLYFS_ORACLE_RUNS   number of the oracle's sequences (default: by time)
 //	PLYFS_ORACLE_REPLAY a file with the JSON of a failing sequence
 //	PLYFS_ORACLE_WITHOUT kinds of operations to leave out, with blanks between
 //	PLYFS_KILLS         number of kill -9 in the kill test
+//	PLYFS_PARTIAL_RUNS  number of the model test's sequences for each file system (default: by time)
+//	PLYFS_PARTIAL_REPLAY a file with the JSON of a failing sequence
+//	PLYFS_PARTIAL_WITHOUT kinds of operations to leave out, with blanks between
 //	PLYFS_LOAD_TIME     how long the load test runs, as a Go duration
 //	PLYFS_TMP           where the layers are made (default: the temporary directory)
 package integration
