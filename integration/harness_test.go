@@ -331,8 +331,8 @@ func regularFDs(pid int) map[string]bool {
 			continue
 		}
 		target, _ := os.Readlink(p)
-		if strings.Contains(target, "/plyfs/journal.") {
-			continue // the journal starts a new log now and then
+		if strings.Contains(target, "/plyfs/journal.") || strings.Contains(target, "/plyfs/log/") {
+			continue // the journal and the log start a new file now and then
 		}
 		fds[fmt.Sprintf("%s (%d:%d)", target, st.Dev, st.Ino)] = true
 	}
