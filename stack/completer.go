@@ -29,6 +29,7 @@ type completer struct {
 // A completion is a file to be made whole, not before a time.
 type completion struct {
 	n     *node // referenced
+	q     *partial
 	after time.Time
 }
 
@@ -58,7 +59,7 @@ func (fs *FS) queueCompletion(n *node) {
 	if queued || !fs.nodes.ref(n) {
 		return
 	}
-	fs.completer.put(completion{n, time.Now().Add(completeDelay)})
+	fs.completer.put(completion{n, q, time.Now().Add(completeDelay)})
 }
 
 func (c *completer) put(x completion) {
@@ -69,6 +70,25 @@ func (c *completer) put(x completion) {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// take removes a file from the queue, and gives its node back if it was there.
+func (c *completer) take(q *partial) *node {
+	q.mu.Lock()
+	queued := q.queued
+	q.mu.Unlock()
+	if !queued {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, x := range c.queue {
+		if x.q == q {
+			c.queue = append(c.queue[:i:i], c.queue[i+1:]...)
+			return x.n
+		}
+	}
+	return nil // under way: see paceBackground
 }
 
 // next takes the first completion that is due, or tells how long to wait.
@@ -118,14 +138,14 @@ func (fs *FS) runCompleter() {
 // completeOne completes a file, or queues it again; false if the mount ends.
 func (fs *FS) completeOne(x completion) bool {
 	fs.completer.current.Store(x.n)
-	err := fs.complete(x.n, fs.paceBackground())
+	err := fs.complete(x.n, fs.paceBackground(x.n))
 	fs.completer.current.Store(nil)
 	if errors.Is(err, errStopped) {
 		return false
 	}
 	if err == nil || fs.isRemoved(x.n) {
 		fs.completer.setWaiting("")
-		fs.dequeued(x.n)
+		fs.dequeued(x)
 		return true
 	}
 	fs.completer.setWaiting(err.Error())
@@ -138,15 +158,11 @@ func (fs *FS) completeOne(x completion) bool {
 }
 
 // dequeued lets a file go.
-func (fs *FS) dequeued(n *node) {
-	cur := n.lockCurrent()
-	if q := cur.part; q != nil {
-		q.mu.Lock()
-		q.queued = false
-		q.mu.Unlock()
-	}
-	cur.mu.RUnlock()
-	fs.unrefLater(n)
+func (fs *FS) dequeued(x completion) {
+	x.q.mu.Lock()
+	x.q.queued = false
+	x.q.mu.Unlock()
+	fs.unrefLater(x.n)
 }
 
 func (fs *FS) isRemoved(n *node) bool {
@@ -156,10 +172,13 @@ func (fs *FS) isRemoved(n *node) bool {
 }
 
 // paceBackground sleeps so that the rate is kept, and ends the completion when
-// the mount ends or upper gets full.
-func (fs *FS) paceBackground() func(int64) error {
+// the mount ends, upper gets full, or the file is removed.
+func (fs *FS) paceBackground(n *node) func(int64) error {
 	begin, total := time.Now(), int64(0)
 	return func(moved int64) error {
+		if fs.isRemoved(n) {
+			return syscall.ENOENT
+		}
 		if err := fs.spareUpper(); err != nil {
 			return err
 		}

@@ -480,7 +480,7 @@ func (fs *FS) publishFile(n *node, c *copying, asked uint64) error {
 // noteCopied has what a fresh copy lacks done later. Precondition: n.mu is held.
 func (fs *FS) noteCopied(n *node) {
 	switch q := n.partial(); {
-	case q == nil:
+	case q == nil, len(n.names) == 0: // or it is removed, and only held open
 	case q.is(partAll):
 		fs.awaitSync(n)
 	case q.is(partSome):

@@ -72,7 +72,7 @@ type FS struct {
 	settling sync.Mutex // one settle at a time
 	settleMu sync.Mutex
 	debts    []debt
-	unsynced []*node // copied whole, the mark to be taken away
+	unsynced map[*partial]*node // copied whole, the mark to be taken away
 	dirty    atomic.Bool
 
 	dev     *device

@@ -273,6 +273,7 @@ func (fs *FS) reapIndex(n *node) {
 		return
 	}
 	n.unlinked = true
+	fs.forgetCopy(n)
 	if err := fs.index.Unlink(indexName(n.origin)); err != nil {
 		fs.log.Warn("index entry stays", "origin", n.origin, "err", err)
 		return

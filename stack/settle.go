@@ -169,36 +169,50 @@ func (fs *FS) noteDirty() { fs.dirty.Store(true) }
 // awaitSync has the mark of a file that was copied whole taken away once upper
 // was synced. Precondition: n.mu is held.
 func (fs *FS) awaitSync(n *node) {
-	if !fs.nodes.ref(n) {
+	fs.settleMu.Lock()
+	defer fs.settleMu.Unlock()
+	if fs.unsynced[n.part] != nil || !fs.nodes.ref(n) {
 		return
 	}
-	fs.settleMu.Lock()
-	fs.unsynced = append(fs.unsynced, n)
-	fs.settleMu.Unlock()
+	if fs.unsynced == nil {
+		fs.unsynced = make(map[*partial]*node)
+	}
+	fs.unsynced[n.part] = n
 	fs.dirty.Store(true)
 }
 
 // synced takes the marks of copies away, or, if the sync failed, leaves them for
 // the next one.
-func (fs *FS) synced(copies []*node, ok bool) {
-	if !ok {
-		fs.settleMu.Lock()
-		fs.unsynced = append(fs.unsynced, copies...)
-		fs.settleMu.Unlock()
-		return
-	}
-	for _, n := range copies {
+func (fs *FS) synced(copies map[*partial]*node, ok bool) {
+	for q, n := range copies {
 		cur := n.lockCurrent()
-		if q := cur.partial(); q != nil {
-			r, err := fs.refLocked(cur)
-			if err == nil {
-				err = q.whole(r)
-			}
-			if err != nil { // a removed file; or it stays a partial one for the next mount
+		if !ok && !cur.unlinked {
+			fs.awaitSync(cur)
+		} else if r, err := fs.refLocked(cur); err == nil {
+			if err := q.whole(r); err != nil { // it stays a partial file for the next mount
 				fs.log.Debug("mark stays", "lower", q.path, "err", err)
 			}
 		}
 		cur.mu.RUnlock()
 		fs.unrefLater(n)
+	}
+}
+
+// forgetCopy drops what is still to be done for a copy whose last name has gone.
+// Precondition: n.mu is held for writing.
+func (fs *FS) forgetCopy(n *node) {
+	q := n.partial()
+	if q == nil {
+		return
+	}
+	fs.settleMu.Lock()
+	held := fs.unsynced[q]
+	delete(fs.unsynced, q)
+	fs.settleMu.Unlock()
+	if held != nil {
+		fs.unrefLater(held)
+	}
+	if held = fs.completer.take(q); held != nil {
+		fs.unrefLater(held)
 	}
 }
