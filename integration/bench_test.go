@@ -17,7 +17,7 @@ func TestBenchSmoke(t *testing.T) {
 	bench := filepath.Join(dir, "bench")
 	run(t, "", "go", "build", "-o", bench, "./bench")
 	out := run(t, "", bench, "-quick", "-dir", dir, "-plyfs", plyfsBin)
-	for _, w := range []string{"overlayfs", "plyfs", "find+stat", "untar", "daemon memory", "plan of 64 extents"} {
+	for _, w := range []string{"overlayfs", "plyfs", "find+stat", "untar", "daemon memory", "firstwrite", "append", "plan of 64 extents"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("the table has no %q:\n%s", w, out)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 )
 
 // inputs are the lower layers that the jobs work on.
@@ -19,14 +20,17 @@ type inputs struct {
 	large      string   // has the large file
 	empty      string
 	tar        string // the small tree as an archive
+	dir        string // all of it is here
+	image      string // mount point of a file system for the layers of copy-up rows
+	appended   int    // small files that are written to
 }
 
 // newInputs says which there are to be.
 func newInputs(dir string, c *config) *inputs {
 	in := &inputs{files: 50_000, few: 20_000, largeMiB: 1024, tree: dir + "/tree", fewTree: dir + "/few",
-		large: dir + "/large", empty: dir + "/empty", tar: dir + "/few.tar"}
+		large: dir + "/large", empty: dir + "/empty", tar: dir + "/few.tar", dir: dir, image: dir + "/image", appended: 2000}
 	if c.quick {
-		in.files, in.few, in.largeMiB = in.files/20, in.few/20, in.largeMiB/20
+		in.files, in.few, in.largeMiB, in.appended = in.files/20, in.few/20, in.largeMiB/20, in.appended/20
 	}
 	for i := range 20 {
 		in.layers = append(in.layers, fmt.Sprintf("%s/layer%02d", dir, i))
@@ -34,8 +38,22 @@ func newInputs(dir string, c *config) *inputs {
 	return in
 }
 
-// make makes all of them.
-func (in *inputs) make() error {
+// make makes those that the rows need.
+func (in *inputs) make(list []row) error {
+	onImage := func(r row) bool { return r.image }
+	if slices.ContainsFunc(list, onImage) {
+		if err := in.makeImage(); err != nil {
+			return err
+		}
+	}
+	if !slices.ContainsFunc(list, func(r row) bool { return !onImage(r) }) {
+		return nil
+	}
+	return in.makeTrees()
+}
+
+// makeTrees makes all that does not need a file system of its own.
+func (in *inputs) makeTrees() error {
 	if err := makeTree(in.files, func(int) string { return in.tree }); err != nil {
 		return err
 	}

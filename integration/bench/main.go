@@ -62,25 +62,26 @@ func run(c *config) error {
 	}
 	defer os.RemoveAll(dir)
 	in := newInputs(dir, c)
-	if err := runRows(c, in, dir); err != nil {
+	if err := runRows(c, in); err != nil {
 		return err
 	}
 	return runPlans(c, dir, in.largeMiB)
 }
 
 // runRows measures the rows that are asked for on each system.
-func runRows(c *config, in *inputs, dir string) error {
+func runRows(c *config, in *inputs) error {
 	list := slices.DeleteFunc(rows(in), func(r row) bool { return !c.rows.MatchString(r.name) })
 	if len(list) == 0 {
 		return nil
 	}
-	if err := in.make(); err != nil {
+	if err := in.make(list); err != nil {
 		return err
 	}
+	defer in.end()
 	systems := available(c)
 	table := newTable(systems)
 	for _, r := range list {
-		if err := measure(c, r, systems, dir, table); err != nil {
+		if err := measure(c, r, systems, in.dirFor(r), table); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		table.print(os.Stdout, r.name)

@@ -19,6 +19,7 @@ import (
 type row struct {
 	name    string
 	lowers  []string
+	image   bool // all layers are on a file system of their own
 	memory  bool // note the daemon's memory after it
 	prepare func(root string) error
 	job     func(root string) error
@@ -27,6 +28,7 @@ type row struct {
 // rows are all jobs.
 func rows(in *inputs) []row {
 	tree, many, large := []string{in.tree}, in.layers, []string{in.large}
+	first, appended := []string{in.image + "/first"}, []string{in.image + "/append"}
 	return []row{
 		{name: fmt.Sprintf("find+stat %d files, 1 layer, fresh", in.files), lowers: tree, job: find, memory: true},
 		{name: fmt.Sprintf("find+stat %d files, 1 layer, warm", in.files), lowers: tree, prepare: find, job: find},
@@ -37,6 +39,9 @@ func rows(in *inputs) []row {
 		{name: fmt.Sprintf("untar %d files", in.few), lowers: []string{in.empty}, job: func(r string) error { return command("tar", "-xf", in.tar, "-C", r) }},
 		{name: fmt.Sprintf("rm -rf %d lower files", in.few), lowers: []string{in.fewTree}, job: func(r string) error { return command("rm", "-rf", r+"/t") }},
 		{name: fmt.Sprintf("create, stat, unlink %d files", in.few), lowers: []string{in.empty}, job: func(r string) error { return churn(r, in.few) }},
+		{name: fmt.Sprintf("firstwrite: 4 KiB into a lower file of %d MiB", in.largeMiB), lowers: first, image: true, job: in.firstWrite(false)},
+		{name: fmt.Sprintf("firstwrite: 4 KiB into a lower file of %d MiB, fsync", in.largeMiB), lowers: first, image: true, job: in.firstWrite(true)},
+		{name: fmt.Sprintf("append: a byte to each of %d lower files of 16 KiB", in.appended), lowers: appended, image: true, job: in.appendAll},
 	}
 }
 

@@ -47,7 +47,7 @@ func (t *table) print(w io.Writer, row string) {
 	base, _ := leastAndMedian(t.times[[2]string{row, t.systems[0].name}])
 	for _, s := range t.systems {
 		least, median := leastAndMedian(t.times[[2]string{row, s.name}])
-		fmt.Fprintf(w, " %.0f / %.0f (%.2f) |", ms(least), ms(median), ms(least)/ms(base))
+		fmt.Fprintf(w, " %s / %s (%s) |", short(ms(least)), short(ms(median)), short(ms(least)/ms(base)))
 	}
 	fmt.Fprintln(w)
 }
@@ -66,6 +66,20 @@ func (t *table) printMemory(w io.Writer) {
 		}
 	}
 	fmt.Fprintln(w)
+}
+
+// short writes a number with three digits that count, but no part of a number
+// above a hundred.
+func short(x float64) string {
+	switch {
+	case x >= 99.95:
+		return fmt.Sprintf("%.0f", x)
+	case x >= 9.995:
+		return fmt.Sprintf("%.1f", x)
+	case x >= 0.1:
+		return fmt.Sprintf("%.2f", x)
+	}
+	return fmt.Sprintf("%.4f", x)
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
