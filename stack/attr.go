@@ -199,6 +199,10 @@ func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize b
 			return err
 		}
 	}
+	if q := n.partial(); q != nil { // else the completion sets the old ones back
+		q.times.RLock()
+		defer q.times.RUnlock()
+	}
 	return setTimes(r, in)
 }
 

@@ -112,7 +112,14 @@ func (q *partial) clone(fd, low int, size int64) error {
 	if data, err := seekData(fd, 0, size); err != nil || data < size || st.Size != size {
 		return unix.EINVAL
 	}
+	capability, err := getCapability(fd)
+	if err != nil {
+		return err
+	}
 	if err := layers.Clone(fd, low, size); err != nil {
+		return err
+	}
+	if err := restoreCapability(fd, capability); err != nil {
 		return err
 	}
 	return layers.FD(fd).Utimens([2]unix.Timespec{st.Atim, st.Mtim})

@@ -85,7 +85,8 @@ func (q *partial) fill(fd int, from, to int64) (moved int64, err error) {
 }
 
 // put writes buf, which begins at from, where the upper file has holes before
-// end, and sets the times back. Precondition: the range is locked.
+// end, and sets back what a write changes: the times, and security.capability,
+// which the kernel takes from whatever is written to. Precondition: the range is locked.
 func (q *partial) put(fd int, buf []byte, from, end, size int64) (moved int64, err error) {
 	q.times.Lock()
 	defer q.times.Unlock()
@@ -93,17 +94,20 @@ func (q *partial) put(fd int, buf []byte, from, end, size int64) (moved int64, e
 	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, err
 	}
+	capability, err := getCapability(fd)
+	if err != nil {
+		return 0, err
+	}
+	// With the zeros behind the limit, for the last block's sake.
+	last := min(q.ceil(end), from+int64(len(buf)), size)
 	for at := from; at < end; {
 		hole, err := seekHole(fd, at, end)
 		if err != nil {
 			return moved, err
 		}
-		stop, err := seekData(fd, hole, end)
+		stop, err := seekData(fd, hole, last)
 		if err != nil {
 			return moved, err
-		}
-		if stop == end { // with the zeros behind the limit, for the block's sake
-			stop = min(q.ceil(end), from+int64(len(buf)), size)
 		}
 		if hole < end {
 			if err := pwriteFull(fd, buf[hole-from:stop-from], hole); err != nil {
@@ -116,5 +120,28 @@ func (q *partial) put(fd int, buf []byte, from, end, size int64) (moved int64, e
 	if moved == 0 {
 		return 0, nil
 	}
+	if err := restoreCapability(fd, capability); err != nil {
+		return moved, err
+	}
 	return moved, layers.FD(fd).Utimens([2]unix.Timespec{st.Atim, st.Mtim})
+}
+
+// getCapability reads the file capabilities of an open file, nil for none.
+func getCapability(fd int) ([]byte, error) {
+	var buf [64]byte
+	n, err := layers.FD(fd).Getxattr(xattrCapability, buf[:])
+	switch err {
+	case nil:
+		return buf[:n:n], nil
+	case syscall.ENODATA, syscall.EOPNOTSUPP:
+		return nil, nil
+	}
+	return nil, err
+}
+
+func restoreCapability(fd int, capability []byte) error {
+	if capability == nil {
+		return nil
+	}
+	return layers.FD(fd).Setxattr(xattrCapability, capability, 0)
 }

@@ -45,6 +45,7 @@ type FS struct {
 	rootMark    dirMark
 	block       int64  // of upper's file system, see layers.BlockSize
 	noPartial   string // why copies are always made whole; "" if they are not
+	losesSizes  bool   // upper may forget the size of a new file in a power cut
 	completer   completer
 	// partialMark is there; it was there when the mount began.
 	partialMarked atomic.Bool

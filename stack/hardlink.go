@@ -135,11 +135,13 @@ func (fs *FS) resolveHard(f *found) error {
 		return fmt.Errorf("copy of a hard-linked file in the index: %w", err)
 	}
 	f.up = true
-	m, ok, err := readOriginMark(ref{d: fs.index, name: indexName(f.origin), fd: -1})
-	if ok && m.partial {
-		f.part = fs.loadPartial(m, nil, "")
+	r := ref{d: fs.index, name: indexName(f.origin), fd: -1}
+	m, ok, err := readOriginMark(r)
+	if err != nil || !ok || !m.partial {
+		return err
 	}
-	return err
+	f.part = fs.loadPartial(m, nil, "")
+	return restoreSize(r, m, &f.st)
 }
 
 // account is the account of a lower inode as it stands.

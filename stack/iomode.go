@@ -207,10 +207,11 @@ func (fs *FS) keepFromPassthrough(n *node) string {
 	layer, low := 0, n.bytesLow()
 	switch {
 	case low && n.up:
-		layer = int(n.part.origin.Layer)
-		if _, err := n.part.lower(); err != nil {
+		f, err := n.part.lower()
+		if err != nil {
 			return partLost
 		}
+		layer = f.ref(true).d.Layer().Index
 	case low:
 		layer = n.low.d.Layer().Index
 	case n.part.inPieces():

@@ -31,11 +31,15 @@ import (
 //	+---------+---------------+-------------------+-------------------+------------------+
 //	| version | layer         | inode number      | limit             | lower path       |
 //	| 1 byte  | 4, big endian | 8, big endian     | 8, big endian     | rest; from the   |
-//	| = 1, 2  | 1 = topmost   |                   |                   | lower root       |
+//	| = 1 - 3 | 1 = topmost   |                   |                   | lower root       |
 //	+---------+---------------+-------------------+-------------------+------------------+
 //	version 1: a whole file, or no regular one; limit and path are not there
-//	version 2: a partial file (partial.go); without a path, the lower file is
-//	           the one of the same name in the directory that this one is in
+//	version 2: a partial file (partial.go) that was never cut: if it is shorter
+//	           than its limit, the file system has lost its size in a power cut.
+//	           Without a path, the lower file is the one of the same name in the
+//	           directory that this one is in
+//	version 3: the same that may have been cut: its limit is its size, if that is
+//	           less
 const (
 	xattrPrefix = "trusted.plyfs."
 	xattrDir    = xattrPrefix + "dir"
@@ -45,7 +49,8 @@ const (
 	markOpaque  = 1
 	markImpure  = 2
 
-	markPartial = 2 // version of an origin
+	markPartial = 2 // versions of an origin
+	markCut     = 3
 
 	markHeader   = 10
 	originBytes  = 13
@@ -113,6 +118,7 @@ func readMark(d *layers.Dir) (dirMark, error) {
 type originMark struct {
 	journal.Origin
 	partial bool
+	cut     bool   // a partial file may have been made shorter since its copy-up
 	limit   int64  // of a partial file
 	path    string // of its lower file, "" for the one of the same name
 }
@@ -124,6 +130,9 @@ func (m originMark) encode() []byte {
 	binary.BigEndian.PutUint64(b[5:], m.Ino)
 	if m.partial {
 		b[0] = markPartial
+		if m.cut {
+			b[0] = markCut
+		}
 		b = binary.BigEndian.AppendUint64(b, uint64(m.limit))
 		b = append(b, m.path...)
 	}
@@ -141,10 +150,10 @@ func decodeOrigin(b []byte) (originMark, error) {
 	switch {
 	case b[0] == markVersion && len(b) == originBytes:
 		return m, nil
-	case b[0] != markPartial || len(b) < partialBytes:
+	case b[0] != markPartial && b[0] != markCut || len(b) < partialBytes:
 		return originMark{}, errMark
 	}
-	m.partial = true
+	m.partial, m.cut = true, b[0] == markCut
 	m.limit = int64(binary.BigEndian.Uint64(b[originBytes:]))
 	m.path = string(b[partialBytes:])
 	if m.limit < 0 || m.path != "" && !isLowerPath(m.path) {
@@ -199,7 +208,7 @@ func (fs *FS) readOrigin(p *node, name string, f *found) error {
 	if m.partial {
 		f.part = fs.loadPartial(m, p, name)
 	}
-	return nil
+	return restoreSize(ref{d: up, name: name, fd: -1}, m, &f.st)
 }
 
 // privateAttr tells whether an xattr is plyfs' own, or, on an inode of a layer

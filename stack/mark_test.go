@@ -76,9 +76,14 @@ func TestOriginRoundTrip(t *testing.T) {
 			t.Errorf("%+v came back as %+v, %v", o, got, err)
 		}
 	}
+	for _, m := range []originMark{{partial: true, limit: 7}, {partial: true, cut: true, limit: 1<<63 - 1, path: "/a/b"}} {
+		if got, err := decodeOrigin(m.encode()); err != nil || got != m {
+			t.Errorf("%+v came back as %+v, %v", m, got, err)
+		}
+	}
 	good := originMark{Origin: journal.Origin{Layer: 1, Ino: 2}}.encode()
 	newer := bytes.Clone(good)
-	newer[0] = 3
+	newer[0] = 4
 	for name, b := range map[string][]byte{"empty": nil, "short": good[:12], "long": append(bytes.Clone(good), 0), "newer": newer} {
 		if o, err := decodeOrigin(b); !errors.Is(err, errMark) {
 			t.Errorf("%s: %+v, %v", name, o, err)
@@ -113,6 +118,7 @@ func FuzzOrigin(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(originMark{Origin: journal.Origin{Layer: 3, Ino: 4}}.encode())
 	f.Add(originMark{Origin: journal.Origin{Layer: 3, Ino: 4}, partial: true, limit: 5, path: "/a/b"}.encode())
+	f.Add(originMark{Origin: journal.Origin{Layer: 3, Ino: 4}, partial: true, cut: true, limit: 5}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := decodeOrigin(b)
 		if err == nil && !bytes.Equal(o.encode(), b) {

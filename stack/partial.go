@@ -31,7 +31,10 @@ import (
 // Limit, and where the lower file is, stand on the inode (trusted.plyfs.origin,
 // mark.go). The order of calls leaves no moment at which too much shows: a file
 // is cut first and its limit lowered then, for the size bounds the limit too;
-// and it grows only when its limit is on the inode.
+// and it grows only when its limit is on the inode. That it may be cut is on the
+// inode before: a copy that never was is as long as its limit. Should it be
+// shorter after a power cut, the file system has lost its size: when btrfs
+// makes a directory durable, it names new files in it that have no size yet.
 //
 // Small files are copied whole before the first write. They carry the mark too,
 // until upper has been synced (settle.go).
@@ -64,6 +67,7 @@ type partial struct {
 	state   partState
 	limit   int64
 	onDisk  int64  // limit as the inode has it; more than limit where that could not be written
+	cut     bool   // the inode says that it may have been cut
 	path    string // of the lower file, from the root of the merged lower layers
 	pinned  bool   // the inode has the path too
 	low     lowerFile
@@ -86,7 +90,7 @@ func (fs *FS) loadPartial(m originMark, p *node, name string) *partial {
 		path = joinPlace(p.dir.low.path(), name)
 	}
 	q := fs.newPartial(m.Origin, m.limit, path)
-	q.pinned = m.path != ""
+	q.pinned, q.cut = m.path != "", m.cut
 	return q
 }
 
@@ -223,7 +227,7 @@ func (q *partial) backing() Backing { return LayerBacking(int(q.origin.Layer)) }
 // encode is the mark as it should stand on the inode.
 // Precondition: q.mu is held.
 func (q *partial) encode() []byte {
-	m := originMark{Origin: q.origin, partial: q.limit > 0 && q.state != partGone, limit: q.limit}
+	m := originMark{Origin: q.origin, partial: q.limit > 0 && q.state != partGone, cut: q.cut, limit: q.limit}
 	if q.pinned {
 		m.path = q.path
 	}
@@ -273,6 +277,29 @@ func (q *partial) limitNow() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.limit
+}
+
+// mayBeCut says on the inode of a copy that it is about to be cut for the first
+// time. Where the size of the copy might be lost to a power cut, it is made
+// durable before. Precondition: fd is the upper file, open for writing.
+func (q *partial) mayBeCut(fd int) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.cut || q.state == partGone {
+		return nil
+	}
+	if q.fs.losesSizes && !q.fs.cfg.Volatile {
+		if err := unix.Fdatasync(fd); err != nil {
+			return err
+		}
+	}
+	q.cut = true
+	if err := layers.FD(fd).Setxattr(xattrOrigin, q.encode(), 0); err != nil {
+		q.cut = false
+		return err
+	}
+	q.onDisk = q.limit
+	return nil
 }
 
 // pin writes the path of the lower file on the inode, before it gets a name
@@ -347,6 +374,25 @@ func (q *partial) examine(fd int) error {
 	}
 	q.mu.Unlock()
 	return nil
+}
+
+// restoreSize gives a copy the size that a power cut has taken.
+func restoreSize(r ref, m originMark, st *unix.Stat_t) error {
+	if !m.partial || m.cut || st.Size >= m.limit {
+		return nil
+	}
+	fd, err := r.open(unix.O_RDWR | unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := layers.FD(fd).Ftruncate(m.limit); err != nil {
+		return err
+	}
+	if err := layers.FD(fd).Utimens([2]unix.Timespec{st.Atim, st.Mtim}); err != nil {
+		return err
+	}
+	return unix.Fstat(fd, st)
 }
 
 // look is examine without its consequence. If the lower file is not there, its

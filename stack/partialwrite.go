@@ -84,15 +84,12 @@ func (q *partial) beforeGrowth(fd int, size, off, end int64) error {
 // fillEdge brings the block in which pos lies to upper, if pos is not at its
 // begin. Precondition: the block is locked; size is the file's.
 func (q *partial) fillEdge(fd int, pos, size int64) error {
-	from := q.floor(pos)
-	if from == pos || from >= size {
-		return nil
-	}
-	to := min(from+q.block, size)
-	hole, err := seekHole(fd, from, to)
-	if err != nil || hole >= to {
+	hole, err := q.holed(fd, pos, size)
+	if err != nil || !hole {
 		return err
 	}
+	from := q.floor(pos)
+	to := min(from+q.block, size)
 	buf := make([]byte, to-from)
 	if _, err := q.readLocked(fd, buf, from); err != nil {
 		return err
@@ -139,10 +136,10 @@ func (q *partial) writeLocked(fd int, data []byte, off, size int64) (int, error)
 }
 
 // holed tells whether pos lies inside a block of the file that is a hole, or
-// has one.
+// has one, and may hold bytes of lower.
 func (q *partial) holed(fd int, pos, size int64) (bool, error) {
 	from := q.floor(pos)
-	if from == pos || from >= size {
+	if from == pos || from >= size || from >= q.limitNow() || !q.inPieces() {
 		return false, nil
 	}
 	to := min(from+q.block, size)
@@ -179,7 +176,9 @@ func (q *partial) resize(fd int, to int64, do func() error) error {
 		return err
 	}
 	if to < size {
-		err = q.fillEdge(fd, to, size)
+		if err = q.mayBeCut(fd); err == nil {
+			err = q.fillEdge(fd, to, size)
+		}
 	} else {
 		err = q.beforeGrowth(fd, size, to, to)
 	}
@@ -260,6 +259,9 @@ func (q *partial) blank(fd int, mode uint32, off, end int64, keep bool) error {
 	if start := q.ceil(off); end >= limit && limit-start > blankRun {
 		// All from here on is blank: the limit says so, at no cost.
 		if err := q.zero(fd, off, min(start, size), size); err != nil {
+			return err
+		}
+		if err := q.mayBeCut(fd); err != nil {
 			return err
 		}
 		q.lowerLimit(start)

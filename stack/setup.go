@@ -350,6 +350,7 @@ func (fs *FS) choosePartial() error {
 		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be examined", Err: err}
 	}
 	fs.block = layers.BlockSize(&st)
+	fs.losesSizes = int64(st.Type) == unix.BTRFS_SUPER_MAGIC
 	switch {
 	case !fs.caps.Sparse:
 		fs.noPartial = fs.caps.Why["Sparse"]
