@@ -17,7 +17,7 @@ import (
 
 const (
 	stampedSize  = 8 << 20
-	stampedTime  = 4 * time.Second // of one way of writing, when PLYFS_LOAD_TIME is not set
+	stampedTime  = 3 * time.Second // of one way of writing, when PLYFS_LOAD_TIME is not set
 	stampedIndex = 1<<24 - 1       // the bits of a stamp that say where it belongs
 )
 
@@ -236,7 +236,7 @@ func readStampsMapped(path string, off int64, b []byte) error {
 
 // completeOften runs `plyfs complete` again and again.
 func (w *stamped) completeOften() {
-	if !hasPartial() {
+	if sut != sutPlyfs {
 		return
 	}
 	for {
@@ -263,7 +263,7 @@ func (w *stamped) judge() {
 		}
 	}
 	look("in the end")
-	if hasPartial() {
+	if sut == sutPlyfs {
 		w.complete("f")
 		w.wantWhole("f", w.content)
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -28,30 +27,12 @@ const (
 // xattrOrigin is where upper files say of which lower file they are a copy.
 const xattrOrigin = "trusted.plyfs.origin"
 
-// hasPartial tells whether the binary under test knows partial files.
-var hasPartial = sync.OnceValue(func() bool {
-	if sut != sutPlyfs {
-		return false
-	}
-	out, _ := plyfs("complete", "--help")
-	return strings.Contains(out, "plyfs complete")
-})
-
-// partialOptions are the options that the system under test knows of those.
+// partialOptions are options of plyfs, and none for another system.
 func partialOptions(options ...string) []string {
-	switch {
-	case sut != sutPlyfs:
+	if sut != sutPlyfs {
 		return nil
-	case hasPartial():
-		return options
 	}
-	var known []string
-	for _, o := range options {
-		if strings.HasPrefix(o, "io=") {
-			known = append(known, o)
-		}
-	}
-	return known
+	return options
 }
 
 // requirePartial skips what only plyfs has.
@@ -59,9 +40,6 @@ func requirePartial(t testing.TB) {
 	t.Helper()
 	requirePlyfs(t, "partial files")
 	requireRoot(t)
-	if !hasPartial() {
-		t.Skip("the binary knows no partial files")
-	}
 }
 
 // originMark is what stands on an upper file about its origin.

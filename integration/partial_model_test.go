@@ -20,7 +20,7 @@ import (
 const (
 	partialSeed  = 20261126
 	partialSteps = 60              // operations in a sequence
-	partialTime  = 9 * time.Second // for each file system, when PLYFS_PARTIAL_RUNS is not set
+	partialTime  = 7 * time.Second // for each file system, when PLYFS_PARTIAL_RUNS is not set
 )
 
 // partialFS are the file systems that hold the layers.
@@ -336,7 +336,7 @@ func (p *partialRun) again(how string) {
 // finishFile completes the file by the command. If it has been copied up its
 // upper file then is whole.
 func (p *partialRun) finishFile() {
-	if !hasPartial() {
+	if sut != sutPlyfs {
 		return
 	}
 	p.flushMaps()
