@@ -57,6 +57,15 @@ var errShortLower = fmt.Errorf("the lower file is shorter than it was: %w", sysc
 // fill brings [from, to) to upper, as far as it is a hole there still. The lower
 // file is read before anything is locked.
 func (q *partial) fill(fd int, from, to int64) (moved int64, err error) {
+	return q.fillWith(fd, from, to, func() func() { return q.ranges.lockRange(from, to, true).unlock })
+}
+
+// fillRange is fill with the range locked.
+func (q *partial) fillRange(fd int, from, to int64) (moved int64, err error) {
+	return q.fillWith(fd, from, to, func() func() { return func() {} })
+}
+
+func (q *partial) fillWith(fd int, from, to int64, lock func() (unlock func())) (moved int64, err error) {
 	low, _, err := q.openLower()
 	if err != nil {
 		return 0, err
@@ -68,8 +77,7 @@ func (q *partial) fill(fd int, from, to int64) (moved int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	span := q.ranges.lockRange(from, to, true)
-	defer span.unlock()
+	defer lock()()
 	size, err := fileSize(fd)
 	if err != nil {
 		return 0, err

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"encoding/binary"
 	"syscall"
 	"unsafe"
 
@@ -18,6 +19,8 @@ const (
 	fsIocSetFlags  = 0x40086602
 	fsIocFSGetAttr = 0x801c581f
 	fsIocFSSetAttr = 0x401c5820
+
+	xflagExtsize = 0x800 | 0x1000 // FS_XFLAG_EXTSIZE, FS_XFLAG_EXTSZINHERIT
 )
 
 // Ioctl serves the inode flags of lsattr and chattr on files and directories,
@@ -47,6 +50,12 @@ func (fs *FS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse
 	n = n.current()
 	if set {
 		if err := fs.copyUp(n, copyMeta); err != nil {
+			return fs.status(err)
+		}
+	}
+	if in.Cmd == fsIocFSSetAttr && binary.NativeEndian.Uint32(inbuf)&xflagExtsize != 0 {
+		// Blocks around the written ones would be set aside: see partial.go.
+		if err := fs.complete(n, nil); err != nil {
 			return fs.status(err)
 		}
 	}

@@ -28,6 +28,13 @@ import (
 // range) writes zeros instead; a block that is written in part is written in
 // full, with the rest of it from the lower file.
 //
+// Blocks that are set aside but not written (unwritten extents) are holes too,
+// but pages of them that somebody's read, or a read-ahead, has brought to the
+// page cache make SEEK_DATA call them data. So below the limit there are none,
+// but while they are being written: those that a power cut leaves are given
+// back before the file is used (dropUnwritten), and a preallocation is preceded
+// by what lower has there.
+//
 // Limit, and where the lower file is, stand on the inode (trusted.plyfs.origin,
 // mark.go). The order of calls leaves no moment at which too much shows: a file
 // is cut first and its limit lowered then, for the size bounds the limit too;
@@ -349,7 +356,7 @@ func (q *partial) goneLocked() {
 }
 
 // examine finds out how much of a file that was found in upper is there.
-// Precondition: fd is the upper file, open for reading.
+// Precondition: fd is the upper file, open; nobody has it open for writing.
 func (q *partial) examine(fd int) error {
 	if !q.is(partUnknown) {
 		return nil
@@ -361,6 +368,9 @@ func (q *partial) examine(fd int) error {
 		return err
 	}
 	q.lowerLimit(st.Size)
+	if err := q.dropUnwritten(fd); err != nil {
+		return err
+	}
 	state, err := q.look(fd, st.Size)
 	if err == nil && state == partAll { // the kernel may let it grow
 		err = q.persist(fdXattr(fd))
@@ -393,6 +403,43 @@ func restoreSize(r ref, m originMark, st *unix.Stat_t) error {
 		return err
 	}
 	return unix.Fstat(fd, st)
+}
+
+// dropUnwritten gives back the blocks below the limit that were set aside and
+// never written. Those that a daemon that was killed has written are brought to
+// the disk before, and are none then.
+func (q *partial) dropUnwritten(fd int) error {
+	list, err := layers.FD(fd).Unwritten(q.limitNow())
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if fd, err = layers.FD(fd).Reopen(unix.O_RDWR | unix.O_NONBLOCK); err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fdatasync(fd); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if list, err = layers.FD(fd).Unwritten(q.limitNow()); err != nil || len(list) == 0 {
+		return err
+	}
+	capability, err := getCapability(fd)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, e.Off, e.Len); err != nil {
+			return err
+		}
+	}
+	if err := restoreCapability(fd, capability); err != nil {
+		return err
+	}
+	return layers.FD(fd).Utimens([2]unix.Timespec{st.Atim, st.Mtim})
 }
 
 // look is examine without its consequence. If the lower file is not there, its

@@ -226,7 +226,29 @@ func (q *partial) fallocate(fd int, mode uint32, off, length int64) error {
 	if err := q.beforeGrowth(fd, size, wholeRange, grows); err != nil {
 		return err
 	}
+	if err := q.fillLocked(fd, off, end); err != nil {
+		return err
+	}
 	return fallocate(fd, mode, off, length)
+}
+
+// fillLocked brings what lower has of [off, end) to upper: blocks that are
+// preallocated there must not be mistaken for data. Precondition: the range is
+// locked.
+func (q *partial) fillLocked(fd int, off, end int64) error {
+	off, end = q.floor(off), q.ceil(end)
+	for q.inPieces() && off < min(end, q.limitNow()) {
+		from, to, err := q.missing(fd, off)
+		if err != nil || from < 0 || from >= end {
+			return err
+		}
+		to = min(to, end, q.floor(from+fillChunk))
+		if _, err := q.fillRange(fd, from, to); err != nil {
+			return err
+		}
+		off = to
+	}
+	return nil
 }
 
 func fallocate(fd int, mode uint32, off, length int64) error {

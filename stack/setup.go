@@ -350,10 +350,16 @@ func (fs *FS) choosePartial() error {
 		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be examined", Err: err}
 	}
 	fs.block = layers.BlockSize(&st)
+	hint, err := fs.workLayer.Root().ExtentHint()
+	if err != nil {
+		return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot be examined", Err: err}
+	}
 	fs.losesSizes = int64(st.Type) == unix.BTRFS_SUPER_MAGIC
 	switch {
 	case !fs.caps.Sparse:
 		fs.noPartial = fs.caps.Why["Sparse"]
+	case hint:
+		fs.noPartial = "the work directory has an extent size hint: files get more blocks than are written"
 	case fs.block > fillChunk:
 		fs.noPartial = fmt.Sprintf("its blocks are of %d bytes", fs.block)
 	}
