@@ -50,9 +50,9 @@ type FS struct {
 	// partialMark is there; it was there when the mount began.
 	partialMarked atomic.Bool
 	partialFound  bool
-	made        []madeDir // by Open, to be removed if there is no mount of it
-	mounted     bool
-	live        bool // WORK/plyfs/live is ours
+	made          []madeDir // by Open, to be removed if there is no mount of it
+	mounted       bool
+	live          bool // WORK/plyfs/live is ours
 
 	answersOpenDir bool         // see OpenDir; set at Open
 	moving         sync.RWMutex // renames, against a walk through the known names

@@ -341,3 +341,35 @@ func TestPartialEdges(t *testing.T) {
 		})
 	}
 }
+
+// Blocks that are set aside and not written are no data, also when a page of
+// them is in the cache: those of a preallocation, and those that a power cut
+// left.
+func TestPartialUnwrittenBlocks(t *testing.T) {
+	low, want := partLower(t, 400_000)
+	m := mountOver(t, inPart, low)
+	f := openFD(t, m.path("f"), unix.O_RDWR)
+	f.writeAt("x", 0)
+	want[0] = 'x'
+	must(t, unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, 50_000, 70_001))
+	warm := func() {
+		up := openFD(t, m.upper+"/f", unix.O_RDONLY)
+		must(t, unix.Fsync(up.fd))
+		must(t, unix.Fadvise(up.fd, 0, 0, unix.FADV_DONTNEED))
+		_ = up.content()
+		up.close()
+	}
+	warm()
+	wantBytes(t, "preallocated", m.path("f"), want)
+	f.close()
+	closeUnder(m.mnt)
+	m.unmount()
+	up := openFD(t, m.upper+"/f", unix.O_RDWR)
+	must(t, unix.Fallocate(up.fd, 0, 200_000, 100_000))
+	up.close()
+	warm()
+	m = m.remount(inPart)
+	wantBytes(t, "as after a power cut", m.path("f"), want)
+	must(t, m.CompletePath("f", func(CompletionProgress) error { return nil }))
+	wantBytes(t, "completed", m.upper+"/f", want)
+}
