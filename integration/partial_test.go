@@ -27,13 +27,19 @@ func (u *union) writeAt(p string, off int64, s string) {
 	}))
 }
 
+// largeContent is content that repeats itself, but not in blocks: pattern takes
+// long for as much.
+func largeContent(size int) []byte {
+	return bytes.Repeat(pattern(1<<20+777, 5), size>>20+1)[:size]
+}
+
 // partialMount mounts layers on a file system of the type: one lower file "f"
 // of the size.
 func partialMount(t *testing.T, fs string, mkfs []string, size int, options ...string) (*union, []byte) {
 	t.Helper()
 	requirePartial(t)
 	dir := newFS(t, fs, 900, mkfs...)
-	content := pattern(size, 5)
+	content := largeContent(size)
 	l := makeTree(t, dir+"/l", nil)
 	must(t, os.WriteFile(l+"/f", content, 0o644))
 	return newMount(t, mountOpts{lowerDirs: []string{l}, upperDir: makeTree(t, dir+"/rw", nil), options: partialOptions(options...)}), content
@@ -132,12 +138,12 @@ func TestPartialMetadata(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs", "btrfs", "tmpfs"} {
 		t.Run(fs, func(t *testing.T) {
 			requirePartial(t)
-			const size = 3 << 20
+			content := pattern(3<<20, 5)
 			dir := newFS(t, fs, 900)
 			l := makeTree(t, dir+"/l", nil)
 			for _, c := range changes {
 				must(t, os.Mkdir(l+"/"+c.name, 0o755))
-				must(t, os.WriteFile(l+"/"+c.name+"/f", pattern(size, 5), 0o644))
+				must(t, os.WriteFile(l+"/"+c.name+"/f", content, 0o644))
 			}
 			u := newMount(t, mountOpts{lowerDirs: []string{l}, upperDir: makeTree(t, dir+"/rw", nil), options: partialOptions(copyUpPartial, neverComplete)})
 			for _, c := range changes {
@@ -149,7 +155,7 @@ func TestPartialMetadata(t *testing.T) {
 				for _, c := range changes {
 					for _, n := range names(t, u.path(c.name)) {
 						p := c.name + "/" + n
-						u.wantContent(p, pattern(size, 5))
+						u.wantContent(p, content)
 						if reflink := fs == "xfs" || fs == "btrfs"; reflink && c.name == "open for writing" {
 							continue // it shares all blocks
 						}
@@ -167,13 +173,13 @@ func TestPartialMetadata(t *testing.T) {
 			u.remount()
 			look("after a remount")
 			must(t, os.Rename(u.path("chmod"), u.path("moved")))
-			u.wantContent("moved/f", pattern(size, 5))
+			u.wantContent("moved/f", content)
 			u.remount()
-			u.wantContent("moved/f", pattern(size, 5))
+			u.wantContent("moved/f", content)
 			u.complete()
-			u.wantWhole("moved/f", pattern(size, 5))
-			u.wantWhole("rename/renamed", pattern(size, 5))
-			u.wantWhole("link/f.link", pattern(size, 5))
+			u.wantWhole("moved/f", content)
+			u.wantWhole("rename/renamed", content)
+			u.wantWhole("link/f.link", content)
 		})
 	}
 }
@@ -523,7 +529,7 @@ func TestPartialReflink(t *testing.T) {
 			}
 			u.remount()
 			u.wantContent("f", content)
-			wantFileBytes(t, u.lowers[0]+"/f", pattern(size, 5))
+			wantFileBytes(t, u.lowers[0]+"/f", largeContent(size))
 		})
 	}
 }
