@@ -143,7 +143,7 @@ func (d *cutData) compare(got []byte, k int) (kind, text string) {
 				end = b
 			}
 			if at := mismatch(got[a:end], edges[i-1], a, cands, loose); at >= 0 {
-				return d.describe(got, a+int64(at))
+				return d.describe(got, a+int64(at), k)
 			}
 			a = end
 		}
@@ -219,17 +219,31 @@ func mismatch(got []byte, base, a int64, cands [][]byte, loose bool) int {
 }
 
 // describe says what is at a wrong place.
-func (d *cutData) describe(got []byte, at int64) (kind, text string) {
+func (d *cutData) describe(got []byte, at int64, k int) (kind, text string) {
 	end := min(at+16, int64(len(got)))
 	g := got[at:end]
 	kind = "mixed"
 	switch {
 	case bytes.Count(g, []byte{0}) == len(g):
 		kind = "zeros"
+	case d.wasLast(at, k):
+		kind = "uncut"
 	case end <= int64(len(d.lower)) && bytes.Equal(g, d.lower[at:end]):
 		kind = "old"
 	}
 	return kind, fmt.Sprintf("at %d of %d bytes: % x, want what was there since the last sync (%s)", at, len(got), g, d.history(at))
+}
+
+// wasLast says whether a place was behind the end of the file, in its last
+// block: what is there when the file grows later is what had been cut off
+// before, if the zeros did not get to the disk.
+func (d *cutData) wasLast(at int64, k int) bool {
+	for j := 0; j <= k; j++ {
+		if size := d.sizeAt(j); size <= at && at < roundUp(size) {
+			return true
+		}
+	}
+	return false
 }
 
 // history says what was done at a place since the last sync.

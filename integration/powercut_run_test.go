@@ -20,6 +20,7 @@ import (
 // cutRun is the workload of one round.
 type cutRun struct {
 	root    string
+	backing string // where new files really are
 	objects []*cutObject
 	syncs   float64      // how often workers sync
 	syncFS  func() error // makes everything durable
@@ -65,6 +66,9 @@ func (r *cutRun) begin(seed uint64) (wait func() error) {
 	}
 	goDo((*cutWorker).syncAll, &cutWorker{name: "sync"})
 	goDo((*cutWorker).readAll, &cutWorker{name: "read"})
+	if seed%2 == 0 {
+		goDo((*cutWorker).writeBack, &cutWorker{name: "write back"})
+	}
 	return func() error {
 		done := make(chan bool)
 		go func() { wg.Wait(); close(done) }()
@@ -237,19 +241,19 @@ func (w *cutWorker) readAll() {
 func (r *cutRun) path(p string) string { return filepath.Join(r.root, p) }
 
 // writeBack has random files written to disk, without their sizes and names,
-// as the kernel does by itself: dir is where they really are.
-func (r *cutRun) writeBack(rng *rand.Rand, dir string) {
-	for !r.cutting.Load() {
-		o := r.objects[rng.IntN(len(r.objects))]
+// as the kernel does by itself.
+func (w *cutWorker) writeBack() {
+	for !w.cutting.Load() {
+		o := w.objects[w.IntN(len(w.objects))]
 		o.mu.Lock()
 		files := o.states.now.files()
 		o.mu.Unlock()
 		for _, p := range files {
-			if f, err := os.OpenFile(filepath.Join(dir, p), os.O_RDONLY, 0); err == nil {
-				unix.SyncFileRange(int(f.Fd()), rng.Int64N(64<<10), rng.Int64N(cutMiddle), unix.SYNC_FILE_RANGE_WRITE)
+			if f, err := os.Open(filepath.Join(w.backing, p)); err == nil {
+				unix.SyncFileRange(int(f.Fd()), w.Int64N(64<<10), w.Int64N(cutMiddle), unix.SYNC_FILE_RANGE_WRITE)
 				f.Close()
 			}
 		}
-		time.Sleep(time.Duration(rng.IntN(5)) * time.Millisecond)
+		time.Sleep(time.Duration(w.IntN(5)) * time.Millisecond)
 	}
 }

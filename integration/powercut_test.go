@@ -155,7 +155,8 @@ func cutOptions() []string {
 	}
 	options := []string{"", "io=coherent"}
 	if help, _ := plyfs("help", "options"); strings.Contains(help, "copyup=") {
-		options = append(options, "copyup=partial", "copyup=auto", "copyup=partial,io=coherent", "copyup=whole")
+		options = append(options, "copyup=partial", "copyup=auto,copyup_threshold=12K", "copyup=partial,io=coherent",
+			"copyup=partial,complete_rate=20M", "copyup=whole")
 	}
 	return options
 }
@@ -272,14 +273,8 @@ func (p *powercut) sync() error {
 // work runs the workers until the power is cut.
 func (p *powercut) work() *cutRun {
 	p.Helper()
-	r := &cutRun{root: p.root(), objects: p.objects, syncFS: p.sync, syncs: []float64{0.03, 0.2, 0.6}[p.IntN(3)]}
-	rng := rand.New(rand.NewPCG(p.seed, p.Uint64()))
+	r := &cutRun{root: p.root(), backing: p.backing(), objects: p.objects, syncFS: p.sync, syncs: []float64{0.03, 0.2, 0.6}[p.IntN(3)]}
 	wait := r.begin(p.Uint64())
-	time.AfterFunc(0, func() {
-		if rng.IntN(2) == 0 {
-			r.writeBack(rand.New(rand.NewPCG(p.seed, 1)), p.backing())
-		}
-	})
 	time.Sleep(time.Duration(50+p.IntN(550)) * time.Millisecond)
 	r.cutting.Store(true)
 	p.disk.cut(p.Rand)
@@ -363,16 +358,26 @@ func (p *powercut) report() {
 	}
 }
 
+// cutNative is what file systems do by themselves, by the word for it.
+//
+// btrfs writes a file that was cut off and grew again with its new size, but
+// without the zeros in what was its last block then.
+var cutNative = map[string][]string{"btrfs": {"uncut"}}
+
 // judge fails the test for what the file system does not do by itself.
 func (p *powercut) judge(control *powercut) {
 	p.Helper()
-	if strings.HasPrefix(p.name, "ext4") && len(control.violations) > 0 {
+	clean := strings.HasPrefix(p.name, "ext4")
+	if clean && len(control.violations) > 0 {
 		p.Errorf("the control is not clean: the test itself is wrong")
 	}
 	native := control.kinds()
+	fstype, _, _ := strings.Cut(p.name, "-")
 	for kind, n := range p.kinds() {
-		if allowed := 2*native[kind]*p.done/max(control.done, 1) + 0; n > allowed {
-			p.Errorf("%d violations: %s; the control had %d in %d rounds", n, kind, native[kind], control.done)
+		word := kind[strings.LastIndex(kind, " ")+1:]
+		if slices.Contains(cutNative[fstype], word) || !clean && n*control.done <= 2*native[kind]*p.done {
+			continue
 		}
+		p.Errorf("%d times: %s; the control had it %d times in %d rounds", n, kind, native[kind], control.done)
 	}
 }
