@@ -20,9 +20,10 @@ type cutData struct {
 	own   bool   // base is ours to change
 	lower []byte // what the lower layer has, to say so in a report
 	ops   []cutWrite
-	first int   // number of operations that are in base already
-	done  int   // number of operations that have returned
-	size  int64 // after all operations, for the worker to read without a lock
+	past  []cutWrite // before the last cut
+	first int        // number of operations that are in base already
+	done  int        // number of operations that have returned
+	size  int64      // after all operations, for the worker to read without a lock
 }
 
 func newCutData(b []byte) cutData { return cutData{base: b, lower: b, size: int64(len(b))} }
@@ -67,6 +68,8 @@ func (d *cutData) durable(n int) {
 
 // found is the file as it was found: all its contents are durable.
 func (d *cutData) found(b []byte) {
+	d.past = append(d.past, cutWrite{data: d.base})
+	d.past = append(d.past, d.ops...)
 	d.base, d.own, d.ops, d.first, d.done, d.size = b, true, nil, 0, 0, int64(len(b))
 }
 
@@ -120,14 +123,17 @@ func (d *cutData) fits(size int64, k int) bool {
 	if size == d.sizeAt(k) {
 		return true
 	}
-	if k == 0 || d.ops[k-1].data == nil {
+	if k == 0 || size >= d.sizeAt(k) {
 		return false
 	}
 	op := d.ops[k-1]
-	if op.punch && size == op.off+int64(len(op.data)) {
-		return size < op.size
+	if op.data == nil { // xfs writes zeros to the end of the block first
+		return size > d.sizeAt(k-1) && size == roundUp(d.sizeAt(k-1))
 	}
-	return size%cutUnit == 0 && d.sizeAt(k-1) < size && size < op.size
+	if op.punch && size == op.off+int64(len(op.data)) {
+		return true
+	}
+	return size%cutUnit == 0 && d.sizeAt(k-1) < size
 }
 
 // compare compares all parts of the contents, of which the size is that after
@@ -142,7 +148,7 @@ func (d *cutData) compare(got []byte, k int) (kind, text string) {
 			if len(d.ops) == 0 || len(cands) == 1 {
 				end = b
 			}
-			if at := mismatch(got[a:end], edges[i-1], a, cands, loose); at >= 0 {
+			if at := mismatch(got[a:end], edges[i-1], a, cands, loose); at >= 0 && !d.lostBefore(got[a:end], a, k) {
 				return d.describe(got, a+int64(at), k)
 			}
 			a = end
@@ -216,6 +222,26 @@ func mismatch(got []byte, base, a int64, cands [][]byte, loose bool) int {
 		return -1
 	}
 	return 0
+}
+
+// lostBefore says whether a part in the last block that the file had after a
+// cut, which has grown since, may be what was written there before that cut:
+// the block was on disk then, but not the size, and now it is the other way
+// round.
+func (d *cutData) lostBefore(got []byte, a int64, k int) bool {
+	size := int64(len(d.base))
+	if a < size || a+int64(len(got)) > roundUp(size) || k == 0 || d.ops[k-1].data == nil {
+		return false
+	}
+	for i, b := range got {
+		at := a + int64(i)
+		if b != 0 && !slices.ContainsFunc(d.past, func(op cutWrite) bool {
+			return op.off <= at && at < op.off+int64(len(op.data)) && op.data[at-op.off] == b
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // describe says what is at a wrong place.

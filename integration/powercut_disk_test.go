@@ -59,8 +59,10 @@ func newCutDisk(t testing.TB, name string, build func(root string)) *cutDisk {
 		byDisk = true
 	}
 	d := bareCutDisk(t, fstype)
+	t.Cleanup(d.destroy)
 	if byDisk {
 		d.outer = bareCutDisk(t, "outer")
+		t.Cleanup(d.destroy) // before its directory goes
 		d.outer.mkfs(d.outer.image)
 		d.outer.mount()
 		d.image = filepath.Join(d.outer.mp, "image")
@@ -69,14 +71,14 @@ func newCutDisk(t testing.TB, name string, build func(root string)) *cutDisk {
 	d.mountImage(d.template)
 	build(d.mp)
 	d.unmount()
-	t.Cleanup(d.destroy)
 	return d
 }
 
 func bareCutDisk(t testing.TB, fstype string) *cutDisk {
 	t.Helper()
 	dir := tempDir(t)
-	return &cutDisk{TB: t, fstype: fstype, template: dir + "/template", image: dir + "/image", mp: makeTree(t, dir+"/fs", nil)}
+	mp := makeTree(t, dir+"/fs", nil)
+	return &cutDisk{TB: t, fstype: fstype, template: dir + "/template", image: dir + "/image", mp: mp}
 }
 
 // mkfs makes an empty file system in a file.
@@ -203,10 +205,14 @@ func (d *cutDisk) recover() {
 // destroy ends the mounts, whatever the test left.
 func (d *cutDisk) destroy() {
 	for _, x := range []*cutDisk{d, d.outer} {
-		if x != nil && x.mounted && unmountSoon(x.mp) != nil {
+		if x == nil || !x.mounted {
+			continue
+		}
+		if unmountSoon(x.mp) != nil {
 			d.Errorf("%s is still in use at the end of the test", x.mp)
 			unix.Unmount(x.mp, unix.MNT_DETACH)
 		}
+		x.mounted = false
 	}
 }
 

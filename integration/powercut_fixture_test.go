@@ -54,6 +54,9 @@ func newCutObjects() []*cutObject {
 		}
 		x.named("renamefile", i, cutState{"": x.dir(), "/a": x.dir(), "/a/f": x.file(size), "/b": x.dir()})
 		x.named("renamedir", i, cutState{"": x.dir(), "/d": x.dir(), "/d/x": x.file(size), "/d/s": x.dir(), "/d/s/y": x.file(cutTiny)})
+		x.named("renameover", i, cutState{"": x.dir(), "/a": x.file(size), "/b": x.file(cutSmall), "/c": x.file(cutTiny)})
+		x.named("renamedirover", i, cutState{"": x.dir(), "/d": x.dir(), "/d/x": x.file(cutSmall), "/d/s": x.dir(), "/d/s/y": x.file(cutTiny), "/e": x.dir()})
+		x.named("attributes", 20+i, cutState{"": x.dir(), "/x": x.file(size), "/s": x.dir(), "/s/y": x.file(cutTiny)})
 		x.named("removedir", i, cutState{"": x.dir(), "/x": x.file(size), "/s": x.dir(), "/s/y": x.file(cutTiny)})
 		linked := x.file(size)
 		x.named("link", i, []cutState{{"a": linked}, {"a": linked, "b": linked}, {"a": linked, "b": linked, "c": linked}}[i%3])
@@ -113,12 +116,13 @@ func (x *cutFixture) file(size int) *cutNode {
 	return n
 }
 
-// buildCut makes the first states of all objects below root.
-func buildCut(t testing.TB, root string, objects []*cutObject) {
+// buildCut makes the first states of all objects below the roots, one object
+// here and one there.
+func buildCut(t testing.TB, roots []string, objects []*cutObject) {
 	t.Helper()
 	times := map[string]time.Time{}
-	for _, o := range objects {
-		s := o.now()
+	for i, o := range objects {
+		root, s := roots[i%len(roots)], o.now()
 		var names []string
 		for p := range s {
 			names = append(names, p)

@@ -5,6 +5,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -33,7 +34,9 @@ var cutSteps = []struct {
 	{"remove", (*cutWorker).stepRemove},
 	{"removedir", (*cutWorker).stepRemoveDir},
 	{"renamefile", (*cutWorker).stepRenameFile},
+	{"renameover", (*cutWorker).stepRenameOver},
 	{"renamedir", (*cutWorker).stepRenameDir},
+	{"renamedirover", (*cutWorker).stepRenameDirOver},
 	{"writemove", (*cutWorker).stepWriteMove},
 	{"link", (*cutWorker).stepLink},
 	{"exchange", (*cutWorker).stepExchange},
@@ -53,6 +56,14 @@ func (w *cutWorker) bytes(n int) []byte { return cutSlice(w.Uint64(), n) }
 func (o *cutObject) only() (string, *cutNode) {
 	s := o.now()
 	p := s.files()[0]
+	return p, s[p]
+}
+
+// pick is any name of the object, and what is there.
+func (w *cutWorker) pick(o *cutObject) (string, *cutNode) {
+	s := o.now()
+	names := slices.Sorted(maps.Keys(s))
+	p := names[w.IntN(len(names))]
 	return p, s[p]
 }
 
@@ -215,14 +226,14 @@ func (w *cutWorker) stepTail(o *cutObject) error {
 // stepOverwrite writes anywhere in the file.
 func (w *cutWorker) stepOverwrite(o *cutObject) error {
 	p, n := o.only()
-	off := w.Int64N(n.data.size)
-	return w.write(o, p, off, w.bytes(1+w.IntN(int(min(n.data.size-off, 200_000)))))
+	off := w.Int64N(max(1, n.data.size))
+	return w.write(o, p, off, w.bytes(1+w.IntN(int(max(1, min(n.data.size-off, 200_000))))))
 }
 
 // stepMiddle writes a little in the middle of a large file.
 func (w *cutWorker) stepMiddle(o *cutObject) error {
 	p, n := o.only()
-	off := w.Int64N(n.data.size - 20_000)
+	off := w.Int64N(max(1, n.data.size-20_000))
 	return w.write(o, p, off, w.bytes(1+w.IntN([]int{10, 4096, 20_000}[w.IntN(3)])))
 }
 
@@ -250,6 +261,9 @@ func (w *cutWorker) stepSyncWrite(o *cutObject) error {
 // stepMmap stores through a mapping.
 func (w *cutWorker) stepMmap(o *cutObject) error {
 	p, n := o.only()
+	if n.data.size == 0 {
+		return w.write(o, p, 0, w.bytes(cutSmall))
+	}
 	return withFD(w.path(p), unix.O_RDWR, func(fd int) error {
 		m, err := unix.Mmap(fd, 0, int(n.data.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
@@ -258,7 +272,7 @@ func (w *cutWorker) stepMmap(o *cutObject) error {
 		}
 		defer unix.Munmap(m)
 		for range 1 + w.IntN(3) {
-			off := w.Int64N(n.data.size)
+			off := w.Int64N(max(1, n.data.size))
 			b := w.bytes(1 + w.IntN(int(min(n.data.size-off, 9000))))
 			op := n.data.write(off, b)
 			op.loose = true
@@ -312,7 +326,7 @@ func (w *cutWorker) stepPunch(o *cutObject) error {
 	if n.data.size == 0 || w.chance(0.3) {
 		return w.write(o, p, w.Int64N(n.data.size+1), w.bytes(1+w.IntN(9000)))
 	}
-	off := w.Int64N(n.data.size)
+	off := w.Int64N(max(1, n.data.size))
 	zeros := make([]byte, 1+w.Int64N(min(n.data.size-off, 100_000)))
 	mode := []uint32{unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE}[w.IntN(2)]
 	return withFD(w.path(p), unix.O_RDWR, func(fd int) error {
@@ -353,9 +367,9 @@ func (w *cutWorker) stepRewrite(o *cutObject) error {
 	return w.syncData(o, n, p, fd)
 }
 
-// stepAttributes changes attributes and nothing else.
+// stepAttributes changes attributes of files and directories and nothing else.
 func (w *cutWorker) stepAttributes(o *cutObject) error {
-	p, n := o.only()
+	p, n := w.pick(o)
 	a := n.attrs.now
 	var what string
 	var call func() error
@@ -489,6 +503,49 @@ func (w *cutWorker) stepRenameFile(o *cutObject) error {
 	return withFD(w.path(to), unix.O_RDONLY, func(fd int) error { return w.fsync(o, n, to, fd) })
 }
 
+// stepRenameOver renames files over each other, and makes new ones when few are
+// left.
+func (w *cutWorker) stepRenameOver(o *cutObject) error {
+	files := o.now().files()
+	from, to := files[w.IntN(len(files))], o.key+"/"+[]string{"a", "b", "c"}[w.IntN(3)]
+	if o.now()[to] == nil {
+		return w.create(o, to, w.bytes(1+w.IntN(20_000)), func(*cutNode, int) error { return nil })
+	}
+	if from == to {
+		return nil
+	}
+	if w.chance(0.3) {
+		if err := w.write(o, from, w.Int64N(max(1, o.now()[from].data.size)), w.bytes(1+w.IntN(5000))); err != nil {
+			return err
+		}
+	}
+	if err := w.rename(o, from, to, 0); err != nil || !w.wants() {
+		return err
+	}
+	return w.syncDirs(o, to)
+}
+
+// stepRenameDirOver renames a directory over an empty one and makes an empty
+// one in its old place.
+func (w *cutWorker) stepRenameDirOver(o *cutObject) error {
+	from, to := o.key+"/d", o.key+"/e"
+	if o.now()[from+"/x"] == nil {
+		from, to = to, from
+	}
+	if err := w.rename(o, from, to, 0); err != nil {
+		return err
+	}
+	if w.wants() {
+		if err := w.syncDirs(o, to); err != nil {
+			return err
+		}
+	}
+	if err := w.mkdir(o, from); err != nil || !w.wants() {
+		return err
+	}
+	return w.syncDirs(o, from)
+}
+
 // stepRenameDir renames a directory with files in it, and writes to them.
 func (w *cutWorker) stepRenameDir(o *cutObject) error {
 	s := o.now()
@@ -519,7 +576,7 @@ func (w *cutWorker) stepWriteMove(o *cutObject) error {
 	files := s.files()
 	from := files[w.IntN(len(files))]
 	n := s[from]
-	if err := w.write(o, from, w.Int64N(n.data.size), w.bytes(1+w.IntN(5000))); err != nil {
+	if err := w.write(o, from, w.Int64N(max(1, n.data.size)), w.bytes(1+w.IntN(5000))); err != nil {
 		return err
 	}
 	to := o.key + "." + []string{"a", "b", "c"}[w.IntN(3)]
@@ -558,7 +615,7 @@ func (w *cutWorker) stepLink(o *cutObject) error {
 	var err error
 	switch {
 	case w.chance(0.3):
-		return w.write(o, p, w.Int64N(s[p].data.size), w.bytes(1+w.IntN(2000)))
+		return w.write(o, p, w.Int64N(max(1, s[p].data.size)), w.bytes(1+w.IntN(2000)))
 	case s[to] == nil && w.chance(0.3):
 		err = w.rename(o, p, to, 0)
 	case s[to] == nil:
@@ -599,7 +656,7 @@ func (w *cutWorker) stepCreate(o *cutObject) error {
 		return nil
 	}
 	var err error
-	switch w.IntN(3) {
+	switch w.IntN(4) {
 	case 0:
 		err = w.create(o, p, w.bytes(1+w.IntN(20_000)), func(*cutNode, int) error { return nil })
 	case 1:
@@ -610,9 +667,31 @@ func (w *cutWorker) stepCreate(o *cutObject) error {
 		n := newCutNode("symlink", 0o777)
 		n.target = fmt.Sprint("leads/to/", w.Uint64())
 		err = w.names(o, s.with(p, n), "symlink "+o.cutName(p), func() error { return os.Symlink(n.target, w.path(p)) })
+	case 3:
+		err = w.createUnnamed(o, p, w.bytes(1+w.IntN(20_000)))
 	}
 	if err != nil || !w.wants() {
 		return err
 	}
 	return w.syncDirs(o, p)
+}
+
+// createUnnamed makes a file without a name, writes and syncs it, and then gives
+// it one: it is there as a whole or not at all.
+func (w *cutWorker) createUnnamed(o *cutObject, p string, b []byte) error {
+	n := newCutNode("file", 0o644)
+	n.data.found(b)
+	return withFD(w.path(o.key), unix.O_TMPFILE|unix.O_WRONLY, func(fd int) error {
+		err := writeAll(fd, b, 0)
+		if err == nil {
+			err = unix.Fsync(fd)
+		}
+		if err != nil {
+			w.fail(o, "writing a file without a name", err)
+			return err
+		}
+		return w.names(o, o.now().with(p, n), "link a file without a name to "+o.cutName(p), func() error {
+			return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, w.path(p), unix.AT_SYMLINK_FOLLOW)
+		})
+	})
 }

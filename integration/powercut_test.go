@@ -101,8 +101,9 @@ type powercut struct {
 	disk    *cutDisk
 	options []string // of plyfs, one a round in turn
 	objects []*cutObject
-	lower   treeDump
+	lower   []treeDump
 	mount   *union
+	told    bool // of syncfs, by the kernel
 
 	done, age   int // rounds in all, and on this image
 	ops, synced int64
@@ -123,19 +124,19 @@ func newPowercut(t testing.TB, name string, system cutSystem) *powercut {
 	t.Logf("%s on %s: PLYFS_SEED=%d", system, name, p.seed)
 	p.disk = newCutDisk(t, name, func(root string) {
 		if system == cutControl {
-			buildCut(t, makeTree(t, root+"/tree", nil), newCutObjects())
+			buildCut(t, []string{makeTree(t, root+"/tree", nil)}, newCutObjects())
 			return
 		}
 		makeTree(t, root+"/upper", nil)
 		makeTree(t, root+"/work", nil)
-		buildCut(t, makeTree(t, root+"/lower", nil), newCutObjects())
-		p.lower = mustDump(t, root+"/lower", dumpOptions{inode: true, dirNlink: true})
+		buildCut(t, []string{makeTree(t, root+"/lower1", nil), makeTree(t, root+"/lower2", nil)}, newCutObjects())
+		p.lower = dumpCutLower(t, root)
 	})
 	p.options = cutOptions()
 	if system == cutPlyfs {
 		mp := makeTree(t, filepath.Join(tempDir(t), "mnt"), nil)
 		at := p.disk.mp
-		p.mount = &union{TB: t, sut: sutPlyfs, mp: mp, lowers: []string{at + "/lower"}, upper: at + "/upper", work: at + "/work"}
+		p.mount = &union{TB: t, sut: sutPlyfs, mp: mp, lowers: []string{at + "/lower1", at + "/lower2"}, upper: at + "/upper", work: at + "/work"}
 		t.Cleanup(p.mount.finish)
 	}
 	return p
@@ -240,6 +241,7 @@ func (p *powercut) end() {
 	must(p, syncfs(p.mount.mp))
 	wantFile(p, probe, string(cutSlice(1, cutSmall)))
 	must(p, os.Remove(probe))
+	p.told = p.mount.status().Requests["SYNCFS"] > 0
 	p.mount.unmount()
 	checkRaces(p)
 }
@@ -260,11 +262,12 @@ func (p *powercut) backing() string {
 	return p.root()
 }
 
-// sync is what sync(2) does: the kernel does not tell a FUSE daemon about
-// syncfs, but it writes what it has itself, and then syncs the file system
-// below.
+// sync is what sync(2) does. If the kernel tells the daemon of a FUSE mount
+// about it, syncfs of the mount must do. If not (it tells those of virtiofs and
+// of block devices), it writes the pages that it has for the mount itself, and
+// then syncs the file system below.
 func (p *powercut) sync() error {
-	if err := syncfs(p.root()); err != nil {
+	if err := syncfs(p.root()); err != nil || p.told {
 		return err
 	}
 	return p.disk.sync()
@@ -298,11 +301,20 @@ func (p *powercut) recover() {
 	}
 	p.disk.recover()
 	if p.mount != nil {
-		for _, d := range diffTrees(p.lower, mustDump(p, p.mount.lowers[0], dumpOptions{inode: true, dirNlink: true}), nil) {
-			p.Errorf("THE LOWER LAYER CHANGED: %s", d)
+		for i, after := range dumpCutLower(p, p.disk.mp) {
+			for _, d := range diffTrees(p.lower[i], after, nil) {
+				p.Errorf("LOWER LAYER %d CHANGED: %s", i+1, d)
+			}
 		}
 	}
 	p.begin()
+}
+
+// dumpCutLower looks at the lower layers on the disk.
+func dumpCutLower(t testing.TB, root string) []treeDump {
+	t.Helper()
+	o := dumpOptions{inode: true, dirNlink: true}
+	return []treeDump{mustDump(t, root+"/lower1", o), mustDump(t, root+"/lower2", o)}
 }
 
 // check compares all that is in the tree with what may be there.
