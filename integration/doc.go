@@ -16,12 +16,17 @@
 // The other variables:
 //
 //	PLYFS_BIN           a ready-made binary to test instead of building one
-//	PLYFS_SEED          seed of the oracle's and the kill test's random choices, or "random"
-//	                    (the oracle has a seed of its own else, the kill test never the same)
+//	PLYFS_SEED          seed of the random choices of the oracle, the kill test and the power
+//	                    cuts, or "random" (the oracle has a seed of its own else, the
+//	                    others never the same)
 //	PLYFS_ORACLE_RUNS   number of the oracle's sequences (default: by time)
 //	PLYFS_ORACLE_REPLAY a file with the JSON of a failing sequence
 //	PLYFS_ORACLE_WITHOUT kinds of operations to leave out, with blanks between
 //	PLYFS_KILLS         number of kill -9 in the kill test
+//	PLYFS_CUTS          number of power cuts on each file system
+//	PLYFS_CUT_FS        those file systems: ext4, ext4-1k (small blocks), xfs, btrfs; with
+//	                    -disk behind it the disk below loses its power (default: ext4,xfs,btrfs)
+//	PLYFS_CUT_OPTIONS   options of plyfs for its rounds, in turn, with semicolons between
 //	PLYFS_LOAD_TIME     how long the load test runs, as a Go duration
 //	PLYFS_TMP           where the layers are made (default: the temporary directory)
 package integration
