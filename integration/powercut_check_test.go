@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -102,7 +103,38 @@ func (o *cutObject) check(root string, names []string) []cutProblem {
 			best = problems
 		}
 	}
+	if o.worker == "removedir" {
+		if s := o.unordered(found); s != nil {
+			o.becomes(s, found)
+			return nil
+		}
+	}
 	return best
+}
+
+// unordered is the state in which each name is as in one of the states, or nil
+// if there is none. That is all that plyfs promises for removed names: what
+// is removed from the lower layer is a record in the journal, what is removed
+// from upper a change there, and one may reach the disk before the other.
+func (o *cutObject) unordered(found map[string]*cutSeen) cutState {
+	s := cutState{}
+	for p, f := range found {
+		for _, v := range o.states.vals {
+			if n := v[p]; n != nil && len(cutState{p: n}.compare(map[string]*cutSeen{p: f})) == 0 {
+				s[p] = n
+			}
+		}
+		if s[p] == nil {
+			return nil
+		}
+	}
+	for p := range o.states.vals[0] {
+		gone := func(v cutState) bool { return v[p] == nil }
+		if s[p] == nil && !slices.ContainsFunc(o.states.vals, gone) {
+			return nil
+		}
+	}
+	return s
 }
 
 // becomes makes what was found the state from which all goes on.

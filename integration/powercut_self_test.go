@@ -125,6 +125,35 @@ func TestPowerCutNames(t *testing.T) {
 	}
 }
 
+// TestPowerCutUnordered: of removed names each is there or not, whatever the
+// order; but what was synced is gone, and what was not removed is there.
+func TestPowerCutUnordered(t *testing.T) {
+	var x cutFixture
+	d, a, b := x.dir(), x.file(100), x.file(200)
+	seen := func(names ...string) map[string]*cutSeen {
+		found := map[string]*cutSeen{}
+		for _, p := range names {
+			n := cutState{"d": d, "a": a, "b": b}[p]
+			found[p] = &cutSeen{kind: n.kind, data: n.data.base, attrs: n.attrs.now, nlink: 1, mtime: n.mtime}
+		}
+		return found
+	}
+	o := &cutObject{states: newHistory(cutState{"d": d, "a": a, "b": b})}
+	o.states.begin(cutState{"d": d, "b": b})
+	o.states.begin(cutState{"d": d})
+	if s := o.unordered(seen("d", "a")); len(s) != 2 || s["a"] != a {
+		t.Errorf("b gone before a: %v", s)
+	}
+	if s := o.unordered(seen("a", "b")); s != nil {
+		t.Errorf("d gone, which nobody removed: %v", s)
+	}
+	o.states.finish()
+	o.states.durable(1)
+	if s := o.unordered(seen("d", "a")); s != nil {
+		t.Errorf("a is back after it was synced: %v", s)
+	}
+}
+
 // TestPowerCutMoves checks what renames make of names.
 func TestPowerCutMoves(t *testing.T) {
 	var x cutFixture
