@@ -78,15 +78,15 @@ func TestCopyUpOnce(t *testing.T) {
 	}
 }
 
-// TestCopyUpNoSpace: a copy-up that does not fit fails with ENOSPC, leaves the
-// lower contents in place and nothing in upper or work; later ones that fit
-// work.
+// TestCopyUpNoSpace: a whole copy-up that does not fit fails with ENOSPC, leaves
+// the lower contents in place and nothing in upper or work; later ones that fit
+// work. (A partial one costs what is written: TestCopyUpNoSpacePartial.)
 func TestCopyUpNoSpace(t *testing.T) {
 	rw := tempDir(t) + "/rw"
 	must(t, os.Mkdir(rw, 0o755))
 	must(t, unix.Mount("tmpfs", rw, "tmpfs", 0, "size=2m,mode=755"))
 	t.Cleanup(func() { unix.Unmount(rw, unix.MNT_DETACH) })
-	u := newMount(t, mountOpts{lowers: [][]string{{"d/big=#8000000", "d/small=ok"}}, upperDir: rw})
+	u := newMount(t, mountOpts{lowers: [][]string{{"d/big=#8000000", "d/small=ok"}}, upperDir: rw, options: []string{"copyup=whole"}})
 	err := withFile(u.path("d/big"), os.O_RDWR, func(f *os.File) error {
 		_, err := f.WriteAt([]byte("x"), 100)
 		return err
@@ -107,6 +107,40 @@ func TestCopyUpNoSpace(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestCopyUpNoSpacePartial: the first write to a file that would not fit costs
+// what is written; when upper is full, the write is ENOSPC, and what was there
+// stays right, also where nothing was written.
+func TestCopyUpNoSpacePartial(t *testing.T) {
+	rw := tempDir(t) + "/rw"
+	must(t, os.Mkdir(rw, 0o755))
+	must(t, unix.Mount("tmpfs", rw, "tmpfs", 0, "size=4m,mode=755"))
+	t.Cleanup(func() { unix.Unmount(rw, unix.MNT_DETACH) })
+	u := newMount(t, mountOpts{lowers: [][]string{{"d/big=#8000000"}}, upperDir: rw})
+	want := pattern(8_000_000, 8_000_000)
+	var full int
+	must(t, withFile(u.path("d/big"), os.O_RDWR, func(f *os.File) error {
+		copy(want[100:], "x")
+		if _, err := f.WriteAt([]byte("x"), 100); err != nil {
+			return err
+		}
+		zeros := make([]byte, 6_000_000)
+		for full < len(zeros) {
+			n, err := unix.Pwrite(int(f.Fd()), zeros[full:], int64(1_000_000+full))
+			if err != nil {
+				wantErrno(t, "writing more than fits", err, unix.ENOSPC)
+				return nil
+			}
+			full += n
+		}
+		t.Errorf("%d bytes were written where 4 MiB fit", full)
+		return nil
+	}))
+	clear(want[1_000_000 : 1_000_000+full])
+	wantFile(t, u.path("d/big"), string(want))
+	must(t, os.Remove(u.path("d/big")))
+	must(t, os.WriteFile(u.path("d/other"), make([]byte, 1_000_000), 0o644))
 }
 
 // TestCopyUpReading never copies a file up for an open that only reads.

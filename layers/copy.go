@@ -60,6 +60,16 @@ func CopyData(dst, src int, size int64, o CopyOptions) (n int64, how string, err
 	return end, CopiedByKernel, err
 }
 
+// Clone makes dst, which must be empty or one hole, share the blocks of src, and
+// sets its length to size. It is EOPNOTSUPP, EXDEV or EINVAL where the file
+// system cannot.
+func Clone(dst, src int, size int64) error {
+	if err := retry(func() error { return unix.IoctlFileClone(dst, src) }); err != nil {
+		return err
+	}
+	return ftruncate(dst, size)
+}
+
 // clampSize is size or the length of src, whichever is less.
 func clampSize(src int, size int64) (int64, error) {
 	var st unix.Stat_t

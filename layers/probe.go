@@ -26,6 +26,7 @@ type Caps struct {
 	Reflink        bool // FICLONE
 	CopyFileRange  bool // copy_file_range
 	FileHandles    bool // name_to_handle_at and open_by_handle_at (needs CAP_DAC_READ_SEARCH too)
+	Sparse         bool // SEEK_DATA and SEEK_HOLE tell exactly the blocks that were written
 
 	Why map[string]string // for each that is false, by field name: the reason
 }
@@ -48,6 +49,7 @@ var capProbes = []capProbe{
 	{"Reflink", func(c *Caps) *bool { return &c.Reflink }, (*prober).reflink},
 	{"CopyFileRange", func(c *Caps) *bool { return &c.CopyFileRange }, (*prober).copyFileRange},
 	{"FileHandles", func(c *Caps) *bool { return &c.FileHandles }, (*prober).fileHandles},
+	{"Sparse", func(c *Caps) *bool { return &c.Sparse }, (*prober).sparse},
 }
 
 // ProbeUpper finds out what upper's file system can do, in a directory that it

@@ -35,13 +35,29 @@ func (fs *FS) fillAttrLocked(n *node, a *fuse.Attr) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := r.stat(&st); err != nil {
+	if err := statLocked(n, r, &st); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != n.typ {
 		return syscall.ESTALE
 	}
 	return fs.showAttr(n, &st, a)
+}
+
+// statLocked is stat of a node's inode. The times of a partial file are looked at
+// only while the completion does not write to it.
+func statLocked(n *node, r ref, st *unix.Stat_t) error {
+	q := n.partial()
+	if q == nil {
+		return r.stat(st)
+	}
+	q.times.RLock()
+	err := r.stat(st)
+	q.times.RUnlock()
+	if err == nil {
+		st.Blocks = q.blocks(st.Blocks)
+	}
+	return err
 }
 
 // toAttr shows a backing inode's attributes as the merged tree's; see showAttr.
@@ -128,7 +144,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 		n, err = fs.forWrite(n, size == 0)
 	} else {
 		n = n.current()
-		err = fs.copyUp(n, copyWhole)
+		err = fs.copyUp(n, copyMeta)
 	}
 	if err != nil {
 		return fs.status(err)
@@ -157,7 +173,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 // sets: size, owner (clears set-ID bits), mode, times.
 func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize bool) error {
 	if setSize {
-		if err := resize(r, int64(size), in.Valid&fuse.FATTR_FH != 0); err != nil {
+		if err := fs.resizeLocked(n, r, int64(size), in.Valid&fuse.FATTR_FH != 0); err != nil {
 			return err
 		}
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
@@ -183,6 +199,10 @@ func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize b
 			return err
 		}
 	}
+	if q := n.partial(); q != nil { // else the completion sets the old ones back
+		q.times.RLock()
+		defer q.times.RUnlock()
+	}
 	return setTimes(r, in)
 }
 
@@ -206,6 +226,25 @@ func setTimes(r ref, in *fuse.SetAttrIn) error {
 		ts[1] = unix.Timespec{Sec: int64(in.Mtime), Nsec: int64(in.Mtimensec)}
 	}
 	return r.utimens(ts)
+}
+
+// resizeLocked sets the size of a regular file in upper.
+// Precondition: n.mu is held.
+func (fs *FS) resizeLocked(n *node, r ref, size int64, byHandle bool) error {
+	if n.partial() == nil {
+		return resize(r, size, byHandle)
+	}
+	f, err := fs.openSelfLocked(n, r, unix.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	return f.part.resize(f.fd, size, func() error {
+		if byHandle {
+			return unix.Ftruncate(f.fd, size)
+		}
+		return layers.FD(f.fd).Truncate(size)
+	})
 }
 
 // resize is truncate(2), or with byHandle ftruncate(2): by path some file

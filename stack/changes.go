@@ -230,21 +230,11 @@ func (fs *FS) sameContent(n *node, h *lowerHit) (same bool, err error) {
 		return false, err
 	}
 	defer unix.Close(low)
-	err = fs.withData(n.current(), unix.O_RDONLY, func(fd int) error {
-		same, err = sameBytes(fdReader(fd), fdReader(low))
+	err = fs.withData(n.current(), unix.O_RDONLY, func(f selfFile) error {
+		same, err = sameBytes(f.reader(), selfFile{fd: low}.reader())
 		return err
 	})
 	return same, err
-}
-
-type fdReader int
-
-func (f fdReader) Read(b []byte) (int, error) {
-	n, err := unix.Read(int(f), b)
-	if n == 0 && err == nil {
-		return 0, io.EOF
-	}
-	return max(n, 0), err
 }
 
 func sameBytes(a, b io.Reader) (bool, error) {

@@ -28,6 +28,19 @@ const (
 	PassthroughOff     = "off"     // every file is read and written by the daemon
 )
 
+// Choices of Config.CopyUp.
+const (
+	CopyUpAuto    = "auto"    // files up to a threshold are copied whole at the first write, others in part
+	CopyUpPartial = "partial" // always in part: the blocks that are written
+	CopyUpWhole   = "whole"   // always whole, at the first change of any kind
+)
+
+// Defaults of Config.
+const (
+	DefaultCopyUpThreshold = 1 << 20
+	DefaultCompleteRate    = 64 << 20
+)
+
 // Config says what to mount where. The zero value of each optional field is
 // its default.
 type Config struct {
@@ -43,6 +56,16 @@ type Config struct {
 	IO            string // IOPassthrough (default) or IOCoherent
 	Passthrough   string // PassthroughAuto (default), PassthroughRequire or PassthroughOff
 	MaxStackDepth int    // 1 or 2; 0: the smallest that lets most layers be passed through
+
+	// CopyUp says how much of a lower file is copied when it is first written
+	// to, see CopyUpAuto (default). CopyUpThreshold is the size in bytes up to
+	// which CopyUpAuto copies whole; 0: DefaultCopyUpThreshold; negative:
+	// nothing but empty files.
+	CopyUp          string
+	CopyUpThreshold int64
+	// CompleteRate bounds how many bytes a second are copied in the background
+	// to make partial files whole; 0: DefaultCompleteRate; negative: none are.
+	CompleteRate int64
 
 	// Volatile gives up durability: nothing is synced.
 	Volatile bool

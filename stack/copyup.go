@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/plyfs/plyfs/layers"
@@ -14,13 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyKind says how much of a file is copied.
+// copyKind says for what a file is copied up.
 type copyKind uint8
 
 const (
-	copyWhole copyKind = iota
-	copyEmpty          // O_TRUNC: size 0, no data (copy_up.c:ovl_copy_up_flags)
+	copyMeta  copyKind = iota // a change of the inode or its names: no data is needed
+	copyData                  // for writing: as much data as Config.CopyUp says
+	copyEmpty                 // O_TRUNC: size 0, no data (copy_up.c:ovl_copy_up_flags)
 )
+
+// maxLowerPath is the longest path of a lower file that is kept with a partial
+// copy of it; of files deeper down whole copies are made.
+const maxLowerPath = 2048
 
 // copyUp brings a node to upper, its parents first. It does nothing when the
 // node is there; of several callers one copies. Errors: EROFS without upper,
@@ -203,6 +209,10 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 		asked := fs.answers.Load()
 		n.mu.RLock()
 		up, low := n.up, n.low
+		c := copying{low: low, tmp: fs.tmpName(), origin: n.origin, kind: kind}
+		if !up && n.isReg() {
+			c.path, c.pinned = fs.lowerPathLocked(n), n.hard
+		}
 		var d decision
 		var err error
 		if !up && n.isReg() {
@@ -212,16 +222,16 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 		if up || err != nil {
 			return err
 		}
-		tmp := fs.tmpName()
-		err = fs.copyToTmp(low, tmp, n.origin, kind, &d)
+		c.decision = &d
+		err = fs.copyToTmp(&c)
 		d.closeUnused()
 		if err == nil {
-			err = fs.publishFile(n, tmp, asked)
+			err = fs.publishFile(n, &c, asked)
 		}
 		if err == nil {
 			return nil
 		}
-		_ = fs.tmp.Unlink(tmp)
+		_ = fs.tmp.Unlink(c.tmp)
 		if err == errReplaced && tries == maxCopies {
 			return fmt.Errorf("%w again and again: %w", errReplaced, syscall.EBUSY)
 		}
@@ -238,73 +248,170 @@ var errReplaced = errors.New("the policy has changed while the file was copied u
 // maxCopies bounds how often a copy is made anew for that.
 const maxCopies = 8
 
-// copyToTmp makes a complete copy of a lower file in the work directory, or of
-// what a plan shows in its place.
-func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind copyKind, d *decision) error {
+// A copying is one copy-up of a non-directory under way.
+type copying struct {
+	low      lowerFile
+	tmp      string // its name in the work directory
+	origin   journal.Origin
+	kind     copyKind
+	decision *decision
+	path     string // of a regular file, in the merged lower layers
+	pinned   bool   // the path is to be kept on the inode from the beginning
+	part     *partial
+}
+
+// lowerPathLocked is the path of a lower file from the root of the merged lower
+// layers. Precondition: n.mu is held; n is not in upper.
+func (fs *FS) lowerPathLocked(n *node) string {
+	for _, a := range n.names {
+		if low := a.parent.dir.low; low != nil {
+			return joinPlace(low.path(), a.name)
+		}
+	}
+	dir := strings.TrimPrefix(n.low.d.Path(), strings.TrimSuffix(n.low.d.Layer().Path, "/"))
+	return joinPlace("/"+strings.Trim(dir, "/"), n.low.name)
+}
+
+// copyToTmp makes a copy of a lower file in the work directory, or of what a
+// plan shows in its place: complete, but that data may be left to be read from
+// lower (partial.go).
+func (fs *FS) copyToTmp(c *copying) error {
 	var st unix.Stat_t
-	if err := low.d.Stat(low.name, &st); err != nil {
+	if err := c.low.d.Stat(c.low.name, &st); err != nil {
 		return err
 	}
-	if err := fs.copyBody(low, tmp, &st, kind, d); err != nil {
+	if err := fs.copyBody(c, &st); err != nil {
 		return err
 	}
-	if kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
+	if c.kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
 		st.Mtim = unix.Timespec{Nsec: unix.UTIME_NOW}
 	}
-	if err := fs.copyMeta(low.d, low.name, tmp, &st); err != nil {
+	if err := fs.copyMeta(c.low.d, c.low.name, c.tmp, &st); err != nil {
 		return err
 	}
-	if d.plan != nil || d.asksReads() {
-		if err := fs.tmp.Setxattr(tmp, xattrCopied, []byte{markVersion}, 0); err != nil {
+	if c.planned() {
+		if err := fs.tmp.Setxattr(c.tmp, xattrCopied, []byte{markVersion}, 0); err != nil {
 			return err
 		}
 	}
-	return fs.tmp.Setxattr(tmp, xattrOrigin, encodeOrigin(origin), 0)
+	mark := originMark{Origin: c.origin}.encode()
+	if c.part != nil {
+		mark = c.part.encode()
+	}
+	return fs.tmp.Setxattr(c.tmp, xattrOrigin, mark, 0)
 }
 
+// planned tells whether what is copied is not just the lower file.
+func (c *copying) planned() bool { return c.decision.plan != nil || c.decision.asksReads() }
+
 // copyBody creates the copy and fills it.
-func (fs *FS) copyBody(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, d *decision) error {
+func (fs *FS) copyBody(c *copying, st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return fs.copyData(low, tmp, st, kind, d)
+		return fs.copyFile(c, st)
 	case unix.S_IFLNK:
-		target, err := low.d.Readlink(low.name)
+		target, err := c.low.d.Readlink(c.low.name)
 		if err != nil {
 			return err
 		}
 		fs.count.copyOthers.Add(1)
-		return fs.tmp.Symlink(target, tmp)
+		return fs.tmp.Symlink(target, c.tmp)
 	default:
 		fs.count.copyOthers.Add(1)
-		return fs.tmp.Mknod(tmp, st.Mode&unix.S_IFMT|0o600, st.Rdev)
+		return fs.tmp.Mknod(c.tmp, st.Mode&unix.S_IFMT|0o600, st.Rdev)
 	}
 }
 
-// copyData copies a regular file, and makes it durable before it can get its
-// name: after a power cut no name may show a half-copied file.
-func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind, d *decision) error {
-	dst, err := fs.tmp.Open(tmp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+// copyFile makes the copy of a regular file.
+func (fs *FS) copyFile(c *copying, st *unix.Stat_t) error {
+	dst, err := fs.tmp.Open(c.tmp, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
 	fs.count.copyFiles.Add(1)
-	if kind == copyEmpty || st.Size == 0 && d.plan == nil {
+	switch {
+	case c.kind == copyEmpty || st.Size == 0 && c.decision.plan == nil:
 		return nil
+	case c.planned() || fs.noPartial != "" || len(c.path) > maxLowerPath:
+		return fs.copyDurably(c, dst, st)
 	}
-	src, err := fs.openLowerData(low)
+	c.part = fs.newPartial(c.origin, st.Size, c.path)
+	c.part.low, c.part.pinned = c.low, c.pinned
+	how, err := fs.copySome(c, dst, st.Size)
+	if err != nil {
+		return err
+	}
+	if c.part.state == partAll && fs.cfg.Volatile {
+		c.part = nil
+	} else if err := fs.markPartial(); err != nil {
+		return err
+	}
+	fs.count.how(how)
+	return nil
+}
+
+// Words for how data was copied up, or left where it is; see CopyUpStatus.How.
+const (
+	copiedByPlan  = "plan"
+	leftInLower   = "partial"
+	metadataAlone = "metadata"
+)
+
+// copySome copies as much of a lower file as is needed now, without a sync: the
+// mark of the copy lets lower show through what a power cut takes from it.
+func (fs *FS) copySome(c *copying, dst int, size int64) (how string, err error) {
+	if c.kind == copyMeta && fs.cfg.CopyUp != CopyUpWhole {
+		c.part.state = partEmpty
+		return metadataAlone, layers.FD(dst).Ftruncate(size)
+	}
+	src, err := fs.openLowerData(c.low)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(src)
+	c.part.state = partAll
+	if fs.copiesWhole(size) {
+		fs.takesLong()
+		n, how, err := layers.CopyData(dst, src, size, layers.CopyOptions{NoReflink: !fs.caps.Reflink})
+		fs.count.copyBytes.Add(uint64(n))
+		return how, err
+	}
+	if fs.clones() && layers.Clone(dst, src, size) == nil {
+		return layers.CopiedByReflink, nil
+	}
+	c.part.state = partSome
+	return leftInLower, layers.FD(dst).Ftruncate(size)
+}
+
+// copiesWhole tells whether a file of that size is copied whole before it is
+// written to.
+func (fs *FS) copiesWhole(size int64) bool {
+	return fs.cfg.CopyUp == CopyUpWhole || fs.cfg.CopyUp == CopyUpAuto && size <= fs.cfg.CopyUpThreshold
+}
+
+// clones tells whether files are shared with lower block by block where the
+// file system can.
+func (fs *FS) clones() bool { return fs.caps.Reflink && fs.cfg.CopyUp != CopyUpPartial }
+
+// copyDurably makes a whole copy, and brings it to the disk before it can get
+// its name: after a power cut no name may show a half-copied file. So it is
+// where lower must not, or cannot, show through: copies of what a plan shows,
+// and uppers of which nothing is known about holes.
+func (fs *FS) copyDurably(c *copying, dst int, st *unix.Stat_t) error {
+	src, err := fs.openLowerData(c.low)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(src)
 	fs.takesLong()
 	var copied int64
-	how := "plan"
-	switch {
+	how := copiedByPlan
+	switch d := c.decision; {
 	case d.asksReads():
 		copied, err = fs.copyAsking(dst, src, st.Size, d)
 	case d.plan != nil:
-		copied, err = d.plan.copyTo(dst, src)
+		copied, err = d.plan.copyTo(dst, selfFile{fd: src})
 	default:
 		copied, how, err = layers.CopyData(dst, src, st.Size, layers.CopyOptions{})
 	}
@@ -327,7 +434,7 @@ func (fs *FS) openLowerData(low lowerFile) (int, error) {
 // index too if the lower file has several links, or under no name at all if
 // the node has none left.
 // errReplaced if the policy's answers may have changed since it was asked.
-func (fs *FS) publishFile(n *node, tmp string, asked uint64) error {
+func (fs *FS) publishFile(n *node, c *copying, asked uint64) error {
 	at, ok, err := fs.lockName(n)
 	if err != nil {
 		return err
@@ -350,21 +457,35 @@ func (fs *FS) publishFile(n *node, tmp string, asked uint64) error {
 	}
 	switch {
 	case n.hard && (ok || fs.mayHaveNames(n)):
-		if err := fs.publishIndexed(n, tmp); err != nil {
+		if err := fs.publishIndexed(n, c.tmp); err != nil {
 			return err
 		}
 		if ok {
 			err = fs.linkUp(n, at)
 		}
 	case !ok:
-		return fs.publishOrphan(n, tmp)
+		if err := fs.publishOrphan(n, c.tmp); err != nil {
+			return err
+		}
 	default:
-		if err := fs.publish(tmp, at); err != nil {
+		if err := fs.publish(c.tmp, at); err != nil {
 			return err
 		}
 	}
-	n.up = true
+	n.up, n.part = true, c.part
+	fs.noteCopied(n)
 	return errors.Join(err, fs.followCopyUpLocked(n))
+}
+
+// noteCopied has what a fresh copy lacks done later. Precondition: n.mu is held.
+func (fs *FS) noteCopied(n *node) {
+	switch q := n.partial(); {
+	case q == nil, len(n.names) == 0: // or it is removed, and only held open
+	case q.is(partAll):
+		fs.awaitSync(n)
+	case q.is(partSome):
+		fs.queueCompletion(n)
+	}
 }
 
 // mayHaveNames tells whether other lower names may lead to a hard-linked inode.
@@ -413,8 +534,8 @@ func (fs *FS) publishOrphan(n *node, tmp string) error {
 		_ = unix.Close(fd)
 		return err
 	}
-	n.orphan, n.up = layers.FD(fd), true
-	return fs.followCopyUpLocked(n)
+	n.orphan = layers.FD(fd)
+	return nil
 }
 
 // publishIndexed puts the copy of a hard-linked lower file into the index. Its
@@ -437,7 +558,6 @@ func (fs *FS) publishIndexed(n *node, tmp string) error {
 	fs.hard.links[n.origin] = l
 	fs.hard.index[n.origin] = struct{}{}
 	fs.hard.mu.Unlock()
-	n.up = true
 	return nil
 }
 

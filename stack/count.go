@@ -26,6 +26,8 @@ type counters struct {
 
 	copyFiles, copyDirs, copyOthers, copyBytes, copyFailed atomic.Uint64
 
+	completed, completedBytes atomic.Uint64 // partial files
+
 	mu       sync.Mutex
 	refusals map[string]uint64
 	hows     map[string]uint64
@@ -49,6 +51,11 @@ func (c *counters) refuse(why string) {
 
 func (c *counters) copied(how string, bytes uint64) {
 	c.copyBytes.Add(bytes)
+	c.how(how)
+}
+
+// how counts by which way a file was copied up.
+func (c *counters) how(how string) {
 	c.mu.Lock()
 	c.hows[how]++
 	c.mu.Unlock()

@@ -169,7 +169,7 @@ func (fs *FS) beginCreate(id uint64) (*node, error) {
 	if p == nil || p.dir == nil {
 		return nil, syscall.ESTALE
 	}
-	if err := fs.copyUp(p, copyWhole); err != nil {
+	if err := fs.copyUp(p, copyMeta); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()

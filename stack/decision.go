@@ -4,10 +4,10 @@
 package stack
 
 import (
+	"io"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"github.com/plyfs/plyfs/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -225,7 +225,7 @@ func (fs *FS) versionsOfLocked(n *node, place string) func(int) (ref, error) {
 type lazyFile struct {
 	fs   *FS
 	n    *node
-	fd   int
+	self selfFile
 	open bool
 }
 
@@ -236,18 +236,22 @@ func (l *lazyFile) ReadAt(b []byte, off int64) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if l.fd, err = r.open(unix.O_RDONLY | unix.O_NONBLOCK); err != nil {
+		if l.self, err = l.fs.openSelfLocked(l.n, r, unix.O_RDONLY); err != nil {
 			return 0, err
 		}
 		l.open = true
 		l.fs.takesLong()
 	}
-	return layers.FD(l.fd).ReadAt(b, off)
+	n, err := l.self.readAt(b, off)
+	if err == nil && n < len(b) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func (l *lazyFile) close() {
 	if l.open {
-		_ = unix.Close(l.fd)
+		l.self.close()
 		l.open = false
 	}
 }

@@ -211,6 +211,7 @@ type found struct {
 	file   lowerFile   // non-directories in lower
 	ino    uint64
 	origin journal.Origin
+	part   *partial // regular files in upper
 	hard   bool
 
 	// By the policy:
@@ -313,7 +314,7 @@ func (fs *FS) resolveUpper(p *node, name string) (*found, error) {
 		}
 	}
 	if p.dir.low != nil || p.dir.mark.impure() {
-		err = fs.readOrigin(up, name, f)
+		err = fs.readOrigin(p, name, f)
 	}
 	if err == nil && f.hard {
 		if err := fs.countHidden(p, name, f.origin); err != nil {

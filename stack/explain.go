@@ -130,6 +130,7 @@ func (fs *FS) describe(e *Explanation, n, p *node, name string) {
 	if n.origin != (journal.Origin{}) && n.up {
 		e.Records = append(e.Records, fmt.Sprintf("origin: layer %d inode %d", n.origin.Layer, n.origin.Ino))
 	}
+	fs.describePartial(e, n)
 	if n.hard {
 		l := fs.account(n.origin)
 		e.Records = append(e.Records, fmt.Sprintf("hard-linked lower inode: indexed %v, lower names gone %d", fs.hard.indexed(n.origin), l.Gone))
@@ -220,6 +221,9 @@ func (fs *FS) ioMode(n *node, who Caller) (mode, why, rule string) {
 		}
 		return "server", n.io.refused, n.io.rule
 	}
+	if err := fs.examineLocked(n); err != nil {
+		return "error", err.Error(), ""
+	}
 	d, err := fs.decideLocked(n, askHow{who: who})
 	defer d.closeUnused()
 	why = d.why
@@ -233,6 +237,8 @@ func (fs *FS) ioMode(n *node, who Caller) (mode, why, rule string) {
 		return "server", why, d.rule
 	case n.io != nil && n.io.refused != "" && n.io.gen == d.gen && d.caller == Nobody:
 		return "server", n.io.refused, d.rule
+	case n.up && n.bytesLow():
+		return "passthrough", "the lower file serves all bytes; upper has the attributes", d.rule
 	case d.plan != nil:
 		return "passthrough", fmt.Sprintf("%v serves the whole file", d.from), d.rule
 	}

@@ -43,6 +43,13 @@ type FS struct {
 	j           *journal.Journal
 	canWhiteout bool
 	rootMark    dirMark
+	block       int64  // of upper's file system, see layers.BlockSize
+	noPartial   string // why copies are always made whole; "" if they are not
+	losesSizes  bool   // upper may forget the size of a new file in a power cut
+	completer   completer
+	// partialMark is there; it was there when the mount began.
+	partialMarked atomic.Bool
+	partialFound  bool
 	made        []madeDir // by Open, to be removed if there is no mount of it
 	mounted     bool
 	live        bool // WORK/plyfs/live is ours
@@ -66,6 +73,7 @@ type FS struct {
 	settling sync.Mutex // one settle at a time
 	settleMu sync.Mutex
 	debts    []debt
+	unsynced map[*partial]*node // copied whole, the mark to be taken away
 	dirty    atomic.Bool
 
 	dev     *device

@@ -135,7 +135,13 @@ func (fs *FS) resolveHard(f *found) error {
 		return fmt.Errorf("copy of a hard-linked file in the index: %w", err)
 	}
 	f.up = true
-	return nil
+	r := ref{d: fs.index, name: indexName(f.origin), fd: -1}
+	m, ok, err := readOriginMark(r)
+	if err != nil || !ok || !m.partial {
+		return err
+	}
+	f.part = fs.loadPartial(m, nil, "")
+	return restoreSize(r, m, &f.st)
 }
 
 // account is the account of a lower inode as it stands.
@@ -269,6 +275,7 @@ func (fs *FS) reapIndex(n *node) {
 		return
 	}
 	n.unlinked = true
+	fs.forgetCopy(n)
 	if err := fs.index.Unlink(indexName(n.origin)); err != nil {
 		fs.log.Warn("index entry stays", "origin", n.origin, "err", err)
 		return

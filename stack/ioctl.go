@@ -46,20 +46,20 @@ func (fs *FS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse
 	}
 	n = n.current()
 	if set {
-		if err := fs.copyUp(n, copyWhole); err != nil {
+		if err := fs.copyUp(n, copyMeta); err != nil {
 			return fs.status(err)
 		}
 	}
-	fd, err := fs.dataFile(n, unix.O_RDONLY)
+	f, err := fs.dataFile(n, unix.O_RDONLY)
 	if err != nil {
 		return fs.status(err)
 	}
-	defer unix.Close(fd)
+	defer f.close()
 	buf := make([]byte, 32)
 	if set {
 		copy(buf, inbuf[:size])
 	}
-	r, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(in.Cmd), uintptr(unsafe.Pointer(&buf[0])))
+	r, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(f.fd), uintptr(in.Cmd), uintptr(unsafe.Pointer(&buf[0])))
 	if e != 0 {
 		return fuse.Status(e)
 	}

@@ -63,7 +63,8 @@ type ioState struct {
 
 	refused string // why the file is not passed through
 
-	rd, wr int // descriptors of the server mode, -1 = none
+	rd, wr int      // descriptors of the server mode, -1 = none
+	part   *partial // of the file that they are of, acquired; nil if it is no partial one
 
 	stalePid  uint32 // who got the last ESTALE of a retired node, and when
 	staleTime time.Time
@@ -105,13 +106,16 @@ func (fs *FS) forWrite(n *node, trunc bool) (*node, error) {
 		fs.count.stale.Add(1)
 		return nil, errRetry
 	}
-	how := copyWhole
+	how := copyData
 	n.mu.RLock()
 	if trunc && !n.lowerLive() { // else the kernel asks again, or, told ESTALE, gives up
 		how = copyEmpty
 	}
 	n.mu.RUnlock()
 	if err := fs.copyUp(n, how); err != nil {
+		return nil, err
+	}
+	if err := fs.bringData(n, how); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
@@ -139,7 +143,7 @@ func (fs *FS) retireLocked(n *node) {
 	s := &node{
 		ino: n.ino, typ: n.typ, up: n.up, orphan: n.orphan, unlinked: n.unlinked, detached: n.detached,
 		origin: n.origin, hard: n.hard, low: n.low,
-		names: n.names, lastPlace: n.lastPlace,
+		names: n.names, lastPlace: n.lastPlace, part: n.part,
 	}
 	s.ttl.Store(n.ttl.Load())
 	n.names, n.orphan = nil, -1
@@ -176,7 +180,7 @@ func (io *ioState) isOf(d *decision) bool {
 // Precondition: n.mu is held for writing; no open lives.
 func (fs *FS) chooseLocked(n *node, d *decision) ioMode {
 	io := n.ioLocked()
-	if io.id != 0 && (io.idLow == n.up || !io.isOf(d)) {
+	if io.id != 0 && (io.idLow != n.bytesLow() || !io.isOf(d)) {
 		fs.closeBackingLocked(n)
 	}
 	io.gen, io.callers = d.gen, nil
@@ -200,18 +204,33 @@ func (fs *FS) chooseLocked(n *node, d *decision) ioMode {
 // keepFromPassthrough gives the reason, apart from the policy's, for which a
 // file is not even offered to the kernel; "" if there is none.
 func (fs *FS) keepFromPassthrough(n *node) string {
-	layer := 0
-	if !n.up {
+	layer, low := 0, n.bytesLow()
+	switch {
+	case low && n.up:
+		f, err := n.part.lower()
+		if err != nil {
+			return partLost
+		}
+		layer = f.ref(true).d.Layer().Index
+	case low:
 		layer = n.low.d.Layer().Index
+	case n.part.inPieces():
+		return partPieces
 	}
 	if why := fs.noPassthrough[layer]; why != "" {
 		return why
 	}
-	if fs.coherent && !n.up {
+	if fs.coherent && low {
 		return "io=coherent: a lower file of a writable mount"
 	}
 	return ""
 }
+
+// Words for why a partial file is not passed through.
+const (
+	partPieces = "partial: some of it is in a lower layer still"
+	partLost   = "partial: its lower file is not there"
+)
 
 // refusal says in words why the kernel would not take a backing file.
 func refusal(err error) string {
@@ -244,6 +263,10 @@ func (fs *FS) openBackingLocked(n *node, d *decision) error {
 		return nil
 	}
 	r, err := fs.dataRefLocked(n)
+	if n.up && n.bytesLow() {
+		n.low, err = n.part.lower()
+		r = n.low.ref(true)
+	}
 	if err != nil {
 		return err
 	}
@@ -262,7 +285,7 @@ func (fs *FS) registerLocked(n *node, fd int, from Backing) error {
 		return err
 	}
 	io := n.ioLocked()
-	io.id, io.idLow, io.from = id, !n.up, from
+	io.id, io.idLow, io.from = id, n.bytesLow(), from
 	return nil
 }
 
@@ -315,6 +338,9 @@ func (n *node) noteReleaseLocked(flags uint32) {
 // Precondition: n.mu is held for writing.
 func (fs *FS) admitLocked(n *node, write bool, who Caller, out *fuse.OpenOut) error {
 	io := n.ioLocked()
+	if err := fs.examineLocked(n); err != nil {
+		return err
+	}
 	d, err := fs.decideLocked(n, askHow{write: write, who: who})
 	if err != nil {
 		return err
@@ -446,7 +472,17 @@ func (fs *FS) openServerLocked(n *node, write bool) error {
 	} else {
 		io.rd = fd
 	}
+	n.servePartialLocked()
 	return nil
+}
+
+// servePartialLocked acquires a partial file for as long as the daemon serves
+// it. Precondition: n.mu is held for writing.
+func (n *node) servePartialLocked() {
+	if q := n.partial(); q != nil && n.up && n.io.part == nil {
+		q.acquire()
+		n.io.part = q
+	}
 }
 
 func (fs *FS) closeServerFilesLocked(n *node) {
@@ -455,6 +491,10 @@ func (fs *FS) closeServerFilesLocked(n *node) {
 	}
 	n.io.plan.close()
 	n.io.plan, n.io.data = nil, nil
+	if n.io.part != nil {
+		n.io.part.release()
+		n.io.part = nil
+	}
 	for _, fd := range []*int{&n.io.rd, &n.io.wr} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
@@ -483,6 +523,7 @@ func (fs *FS) followCopyUpLocked(n *node) error {
 	}
 	_ = unix.Close(n.io.rd)
 	n.io.rd = fd
+	n.servePartialLocked()
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (fs *FS) loseSetID(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Sta
 	if !writing && caller.Uid != out.Uid && !hasCap(caller, unix.CAP_FOWNER) {
 		return fuse.EPERM
 	}
-	if err := fs.copyUp(n, copyWhole); err != nil {
+	if err := fs.copyUp(n, copyMeta); err != nil {
 		return fs.status(err)
 	}
 	n = n.lockCurrent()

@@ -21,7 +21,7 @@ func (fs *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.En
 		return fuse.Status(syscall.ESTALE)
 	}
 	n = n.current()
-	if err := fs.copyUp(n, copyWhole); err != nil {
+	if err := fs.copyUp(n, copyMeta); err != nil {
 		return fs.status(err)
 	}
 	p, err := fs.beginCreate(in.NodeId)
@@ -54,6 +54,9 @@ func (fs *FS) linkAt(n, p *node, name string) error {
 		return err
 	}
 	if err := fs.stick(n, fs.ruledPlaceLocked(n)); err != nil {
+		return err
+	}
+	if err := fs.pin(n); err != nil {
 		return err
 	}
 	if err := fs.linkUpper(n, p, name); err != nil {

@@ -164,7 +164,7 @@ func (fs *FS) childFor(p *node, name string, who Caller) (*node, error) {
 func (fs *FS) install(p *node, name string, f *found) *node {
 	n := &node{
 		ino: f.ino, typ: f.typ, orphan: -1, up: f.up,
-		low: f.file, origin: f.origin, hard: f.hard,
+		low: f.file, origin: f.origin, part: f.part, hard: f.hard,
 	}
 	if f.ruled {
 		n.ttl.Store(int64(f.ttl) + 1)

@@ -28,11 +28,18 @@ import (
 //	       2 impure (may hold entries with an origin)
 //
 //	trusted.plyfs.origin, on copied-up inodes that are no directories
-//	+---------+---------------+-------------------+
-//	| version | layer         | inode number      |
-//	| 1 byte  | 4, big endian | 8, big endian     |
-//	| = 1     | 1 = topmost   |                   |
-//	+---------+---------------+-------------------+
+//	+---------+---------------+-------------------+-------------------+------------------+
+//	| version | layer         | inode number      | limit             | lower path       |
+//	| 1 byte  | 4, big endian | 8, big endian     | 8, big endian     | rest; from the   |
+//	| = 1 - 3 | 1 = topmost   |                   |                   | lower root       |
+//	+---------+---------------+-------------------+-------------------+------------------+
+//	version 1: a whole file, or no regular one; limit and path are not there
+//	version 2: a partial file (partial.go) that was never cut: if it is shorter
+//	           than its limit, the file system has lost its size in a power cut.
+//	           Without a path, the lower file is the one of the same name in the
+//	           directory that this one is in
+//	version 3: the same that may have been cut: its limit is its size, if that is
+//	           less
 const (
 	xattrPrefix = "trusted.plyfs."
 	xattrDir    = xattrPrefix + "dir"
@@ -42,8 +49,12 @@ const (
 	markOpaque  = 1
 	markImpure  = 2
 
-	markHeader  = 10
-	originBytes = 13
+	markPartial = 2 // versions of an origin
+	markCut     = 3
+
+	markHeader   = 10
+	originBytes  = 13
+	partialBytes = originBytes + 8
 
 	// maxRedirect is the longest redirect that fits any file system's
 	// xattrs next to what users keep there. Kernel overlayfs takes 256.
@@ -103,43 +114,101 @@ func readMark(d *layers.Dir) (dirMark, error) {
 	return m, nil
 }
 
-func encodeOrigin(o journal.Origin) []byte {
-	b := make([]byte, originBytes)
+// An originMark is the content of trusted.plyfs.origin.
+type originMark struct {
+	journal.Origin
+	partial bool
+	cut     bool   // a partial file may have been made shorter since its copy-up
+	limit   int64  // of a partial file
+	path    string // of its lower file, "" for the one of the same name
+}
+
+func (m originMark) encode() []byte {
+	b := make([]byte, originBytes, partialBytes+len(m.path))
 	b[0] = markVersion
-	binary.BigEndian.PutUint32(b[1:], o.Layer)
-	binary.BigEndian.PutUint64(b[5:], o.Ino)
+	binary.BigEndian.PutUint32(b[1:], m.Layer)
+	binary.BigEndian.PutUint64(b[5:], m.Ino)
+	if m.partial {
+		b[0] = markPartial
+		if m.cut {
+			b[0] = markCut
+		}
+		b = binary.BigEndian.AppendUint64(b, uint64(m.limit))
+		b = append(b, m.path...)
+	}
 	return b
 }
 
-func decodeOrigin(b []byte) (journal.Origin, error) {
-	if len(b) != originBytes || b[0] != markVersion {
-		return journal.Origin{}, errMark
+func decodeOrigin(b []byte) (originMark, error) {
+	if len(b) < originBytes {
+		return originMark{}, errMark
 	}
-	return journal.Origin{
+	m := originMark{Origin: journal.Origin{
 		Layer: binary.BigEndian.Uint32(b[1:]),
 		Ino:   binary.BigEndian.Uint64(b[5:]),
-	}, nil
+	}}
+	switch {
+	case b[0] == markVersion && len(b) == originBytes:
+		return m, nil
+	case b[0] != markPartial && b[0] != markCut || len(b) < partialBytes:
+		return originMark{}, errMark
+	}
+	m.partial, m.cut = true, b[0] == markCut
+	m.limit = int64(binary.BigEndian.Uint64(b[originBytes:]))
+	m.path = string(b[partialBytes:])
+	if m.limit < 0 || m.path != "" && !isLowerPath(m.path) {
+		return originMark{}, errMark
+	}
+	return m, nil
+}
+
+// isLowerPath tells whether a path leads down from the lower root.
+func isLowerPath(s string) bool {
+	return s[0] == '/' && !strings.Contains(s+"/", "/../") && !strings.Contains(s, "\x00")
+}
+
+// readOriginMark reads the origin of an upper non-directory; ok is false if it
+// has none.
+func readOriginMark(r ref) (m originMark, ok bool, err error) {
+	var small [partialBytes + 128]byte
+	buf := small[:]
+	n, err := r.getxattr(xattrOrigin, buf)
+	if err == syscall.ERANGE {
+		buf = make([]byte, partialBytes+maxPlace+1)
+		n, err = r.getxattr(xattrOrigin, buf)
+	}
+	switch err {
+	case nil:
+		m, err = decodeOrigin(buf[:n])
+		return m, err == nil, err
+	case syscall.ENODATA, syscall.EOPNOTSUPP:
+		return m, false, nil
+	}
+	return m, false, err
 }
 
 // readOrigin gives an upper non-directory the number of the lower inode that
-// it was copied from.
-func (fs *FS) readOrigin(up *layers.Dir, name string, f *found) error {
-	var buf [originBytes + 1]byte
-	n, err := up.Getxattr(name, xattrOrigin, buf[:])
-	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+// it was copied from, and what is left of it in lower.
+func (fs *FS) readOrigin(p *node, name string, f *found) error {
+	up := p.dir.upper()
+	m, ok, err := readOriginMark(ref{d: up, name: name, fd: -1})
+	if err == nil && !ok {
 		return nil
+	}
+	bad := err == errMark || err == nil && (m.Layer == 0 || int(m.Layer) >= len(fs.layers) || m.partial && f.typ != unix.S_IFREG)
+	if bad {
+		return fmt.Errorf("%s/%s: %s: %w", up.Path(), name, xattrOrigin, errMark)
 	}
 	if err != nil {
 		return err
 	}
-	o, err := decodeOrigin(buf[:n])
-	if err != nil || o.Layer == 0 || int(o.Layer) >= len(fs.layers) {
-		return fmt.Errorf("%s/%s: %s: %w", up.Path(), name, xattrOrigin, errMark)
+	f.origin = m.Origin
+	f.ino = fs.inos.get(fs.layers[m.Layer].Dev, m.Ino)
+	f.hard = f.typ != unix.S_IFDIR && fs.hard.indexed(m.Origin)
+	if m.partial {
+		f.part = fs.loadPartial(m, p, name)
 	}
-	f.origin = o
-	f.ino = fs.inos.get(fs.layers[o.Layer].Dev, o.Ino)
-	f.hard = f.typ != unix.S_IFDIR && fs.hard.indexed(o)
-	return nil
+	return restoreSize(ref{d: up, name: name, fd: -1}, m, &f.st)
 }
 
 // privateAttr tells whether an xattr is plyfs' own, or, on an inode of a layer

@@ -41,7 +41,7 @@ func TestDirMarkLayout(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("encoded % x, want % x", got, want)
 	}
-	got = encodeOrigin(journal.Origin{Layer: 0x01020304, Ino: 0x05060708090a0b0c})
+	got = originMark{Origin: journal.Origin{Layer: 0x01020304, Ino: 0x05060708090a0b0c}}.encode()
 	want = []byte{1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
 	if !bytes.Equal(got, want) {
 		t.Errorf("origin encoded % x, want % x", got, want)
@@ -71,14 +71,19 @@ func TestDirMarkRefusesWhatItCannotKnow(t *testing.T) {
 
 func TestOriginRoundTrip(t *testing.T) {
 	for _, o := range []journal.Origin{{}, {Layer: 1, Ino: 2}, {Layer: 1<<32 - 1, Ino: 1<<64 - 1}} {
-		got, err := decodeOrigin(encodeOrigin(o))
-		if err != nil || got != o {
+		got, err := decodeOrigin(originMark{Origin: o}.encode())
+		if err != nil || got.Origin != o || got.partial {
 			t.Errorf("%+v came back as %+v, %v", o, got, err)
 		}
 	}
-	good := encodeOrigin(journal.Origin{Layer: 1, Ino: 2})
+	for _, m := range []originMark{{partial: true, limit: 7}, {partial: true, cut: true, limit: 1<<63 - 1, path: "/a/b"}} {
+		if got, err := decodeOrigin(m.encode()); err != nil || got != m {
+			t.Errorf("%+v came back as %+v, %v", m, got, err)
+		}
+	}
+	good := originMark{Origin: journal.Origin{Layer: 1, Ino: 2}}.encode()
 	newer := bytes.Clone(good)
-	newer[0] = 2
+	newer[0] = 4
 	for name, b := range map[string][]byte{"empty": nil, "short": good[:12], "long": append(bytes.Clone(good), 0), "newer": newer} {
 		if o, err := decodeOrigin(b); !errors.Is(err, errMark) {
 			t.Errorf("%s: %+v, %v", name, o, err)
@@ -111,10 +116,12 @@ func FuzzDirMark(f *testing.F) {
 
 func FuzzOrigin(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(encodeOrigin(journal.Origin{Layer: 3, Ino: 4}))
+	f.Add(originMark{Origin: journal.Origin{Layer: 3, Ino: 4}}.encode())
+	f.Add(originMark{Origin: journal.Origin{Layer: 3, Ino: 4}, partial: true, limit: 5, path: "/a/b"}.encode())
+	f.Add(originMark{Origin: journal.Origin{Layer: 3, Ino: 4}, partial: true, cut: true, limit: 5}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := decodeOrigin(b)
-		if err == nil && !bytes.Equal(encodeOrigin(o), b) {
+		if err == nil && !bytes.Equal(o.encode(), b) {
 			t.Fatalf("% x decodes to %+v", b, o)
 		}
 	})

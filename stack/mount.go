@@ -46,6 +46,8 @@ func (fs *FS) Mount() error {
 	fs.background(fs.policyWatcher)
 	if fs.j != nil {
 		fs.background(fs.settler)
+		fs.background(func(<-chan struct{}) { fs.findPartial() })
+		fs.background(func(<-chan struct{}) { fs.runCompleter() })
 	}
 	return nil
 }

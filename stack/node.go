@@ -72,6 +72,9 @@ type node struct {
 	// origin is the lower inode this one stands for: the copy's source, or
 	// the lower file itself. Layer 0 means none.
 	origin journal.Origin
+	// part is set for a regular file in upper that was copied up in part, or
+	// not synced since; see partial.go.
+	part *partial
 	// hard is set for a lower inode with several links, copied up or not;
 	// see hardlink.go.
 	hard bool

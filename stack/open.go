@@ -100,7 +100,7 @@ func (fs *FS) truncateLocked(n *node, in *fuse.OpenIn) error {
 	if err != nil {
 		return err
 	}
-	if err := truncate(r, 0); err != nil {
+	if err := fs.resizeLocked(n, r, 0, true); err != nil {
 		return err
 	}
 	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {

@@ -177,7 +177,7 @@ func TestTablePlans(t *testing.T) {
 				t.Errorf("%s, from %d: %v", c.name, off, err)
 			}
 			buf := make([]byte, len(c.want)-off)
-			if _, err := f.readAt(buf, int64(off), f.self(t)); err != nil {
+			if _, err := f.readAt(buf, int64(off), selfFile{fd: f.self(t)}); err != nil {
 				t.Errorf("%s, from %d: %v", c.name, off, err)
 			}
 			if got := strings.ReplaceAll(string(buf), "\x00", "."); got != c.want[off:] {

@@ -201,7 +201,7 @@ func (w Window) end() int64 {
 
 // readAt fills buf with the bytes at off and returns how many there are, fewer
 // than asked for only at the end of the file. self is the node's own file.
-func (f *planFile) readAt(buf []byte, off int64, self int) (int, error) {
+func (f *planFile) readAt(buf []byte, off int64, self selfFile) (int, error) {
 	got := 0
 	for got < len(buf) && off < f.size {
 		w, err := f.window(off)
@@ -219,14 +219,14 @@ func (f *planFile) readAt(buf []byte, off int64, self int) (int, error) {
 		off += int64(n)
 	}
 	if f.inPlace && got < len(buf) && off >= f.size { // it has grown since
-		n, err := preadFull(self, buf[got:], off)
+		n, err := self.readAt(buf[got:], off)
 		return got + n, err
 	}
 	return got, nil
 }
 
 // fromWindow reads as much as a window has from off on, extent by extent.
-func (f *planFile) fromWindow(w Window, buf []byte, off int64, self int) (int, error) {
+func (f *planFile) fromWindow(w Window, buf []byte, off int64, self selfFile) (int, error) {
 	i := sort.Search(len(w.Extents), func(i int) bool { return w.Extents[i].Off > off }) - 1
 	got := 0
 	for ; i < len(w.Extents) && got < len(buf); i++ {
@@ -248,7 +248,7 @@ func (f *planFile) fromWindow(w Window, buf []byte, off int64, self int) (int, e
 
 // fromExtent fills b with the bytes of an extent from skip on. Fewer than
 // asked for come only of a file in upper.
-func (f *planFile) fromExtent(e Extent, data, b []byte, skip int64, self int) (int, error) {
+func (f *planFile) fromExtent(e Extent, data, b []byte, skip int64, self selfFile) (int, error) {
 	switch e.Kind {
 	case ExtentZero:
 		clear(b)
@@ -258,7 +258,7 @@ func (f *planFile) fromExtent(e Extent, data, b []byte, skip int64, self int) (i
 	case ExtentServer:
 		return len(b), f.serve(b, e.Off+skip)
 	}
-	fd, name := self, "the file itself"
+	from, name := self, "the file itself"
 	if e.Backing != Self {
 		f.mu.Lock()
 		bf, err := f.backing(e.Backing)
@@ -266,9 +266,9 @@ func (f *planFile) fromExtent(e Extent, data, b []byte, skip int64, self int) (i
 		if err != nil {
 			return 0, f.fs.wrongAnswer(f.place, "%v: %v", e.Backing, err)
 		}
-		fd, name = bf.fd, bf.name
+		from, name = selfFile{fd: bf.fd}, bf.name
 	}
-	n, err := preadFull(fd, b, e.Src+skip)
+	n, err := from.readAt(b, e.Src+skip)
 	if err == nil && n < len(b) && !f.inPlace {
 		err = f.fs.wrongAnswer(f.place, "%s has become shorter than byte %d, which the plan needs", name, e.Src+skip+int64(len(b)))
 	}
@@ -276,12 +276,12 @@ func (f *planFile) fromExtent(e Extent, data, b []byte, skip int64, self int) (i
 }
 
 // clip bounds zeros by the end of a file in upper, which may have been cut.
-func (f *planFile) clip(off int64, b []byte, self int) (int, error) {
+func (f *planFile) clip(off int64, b []byte, self selfFile) (int, error) {
 	if !f.inPlace {
 		return len(b), nil
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(self, &st); err != nil {
+	if err := unix.Fstat(self.fd, &st); err != nil {
 		return 0, err
 	}
 	return int(max(0, min(int64(len(b)), st.Size-off))), nil
@@ -414,7 +414,7 @@ func (f *planFile) extents(most int) (list []Extent, more bool, err error) {
 
 // copyTo writes what the plan shows to dst, which is empty, and leaves holes
 // for zeros.
-func (f *planFile) copyTo(dst, self int) (int64, error) {
+func (f *planFile) copyTo(dst int, self selfFile) (int64, error) {
 	if err := layers.FD(dst).Ftruncate(f.size); err != nil {
 		return 0, err
 	}
@@ -441,7 +441,7 @@ func (f *planFile) copyTo(dst, self int) (int64, error) {
 // copyChunk is how much is copied at a time.
 const copyChunk = 1 << 20
 
-func (f *planFile) copyExtent(dst, self int, e Extent, data []byte, skip int64, buf []byte) error {
+func (f *planFile) copyExtent(dst int, self selfFile, e Extent, data []byte, skip int64, buf []byte) error {
 	for skip < e.Len {
 		n, err := f.fromExtent(e, data, buf[:min(int64(len(buf)), e.Len-skip)], skip, self)
 		if err == nil && n == 0 {

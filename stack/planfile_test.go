@@ -77,7 +77,7 @@ func (p *planTest) read(t testing.TB, off int64, n int) (string, error) {
 	for i := range buf {
 		buf[i] = '#' // what is not filled shows
 	}
-	got, err := p.readAt(buf, off, p.fd)
+	got, err := p.readAt(buf, off, selfFile{fd: p.fd})
 	return string(buf[:got]), err
 }
 
@@ -337,7 +337,7 @@ func TestPlanCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	dst := tempFile(t, "")
-	n, err := f.copyTo(dst, f.fd)
+	n, err := f.copyTo(dst, selfFile{fd: f.fd})
 	if err != nil || n != size {
 		t.Fatalf("copied %d, %v", n, err)
 	}
@@ -353,10 +353,10 @@ func TestPlanCopy(t *testing.T) {
 		t.Error("the copy holds what the plan does not show")
 	}
 	must(t, unix.Ftruncate(part, 1<<20))
-	if n, err := f.copyTo(tempFile(t, ""), f.fd); toErr(err) != unix.EIO {
+	if n, err := f.copyTo(tempFile(t, ""), selfFile{fd: f.fd}); toErr(err) != unix.EIO {
 		t.Errorf("a copy from a part that shrank: %d, %v", n, err)
 	}
-	if n, err := f.copyTo(tempFile(t, ""), -1); err == nil {
+	if n, err := f.copyTo(tempFile(t, ""), selfFile{fd: -1}); err == nil {
 		t.Errorf("a copy from no file: %d", n)
 	}
 }
@@ -481,7 +481,7 @@ func TestPlanConcurrentReaders(t *testing.T) {
 			buf := make([]byte, 2000)
 			for range 300 {
 				off := rnd.Int64N(size)
-				n, err := f.readAt(buf, off, f.fd)
+				n, err := f.readAt(buf, off, selfFile{fd: f.fd})
 				if err != nil || !bytes.Equal(buf[:n], content[off:min(off+2000, size)]) {
 					t.Errorf("%d bytes from %d are wrong: %v", n, off, err)
 					return

@@ -76,12 +76,12 @@ func (fs *FS) lseekPieces(in *fuse.LseekIn, size int64, out *fuse.LseekOut) fuse
 // readAsking reads where the policy is asked about each read. What it answers
 // is kept in pages that everybody sees, so it is asked for nobody.
 // Precondition: the node's lock is held.
-func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, error) {
+func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self selfFile) (int, error) {
 	q := DataQuery{FileQuery: io.data.q, Off: off, Len: len(buf)}
 	q.Caller, q.Write = Nobody, false
 	if q.Layer == 0 { // it may have grown since it was opened
 		var st unix.Stat_t
-		if err := unix.Fstat(self, &st); err != nil {
+		if err := unix.Fstat(self.fd, &st); err != nil {
 			return 0, err
 		}
 		q.Size = st.Size
@@ -97,7 +97,7 @@ func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, err
 	case io.plan != nil:
 		got, err = io.plan.readAt(buf, off, self)
 	default:
-		got, err = preadFull(self, buf, off)
+		got, err = self.readAt(buf, off)
 	}
 	if err != nil {
 		return 0, err
@@ -111,7 +111,7 @@ func (fs *FS) readAsking(io *ioState, buf []byte, off int64, self int) (int, err
 }
 
 // readWindow reads by the extents of the answer about one read.
-func (fs *FS) readWindow(io *ioState, q FileQuery, a DataAnswer, buf []byte, off int64, self int) (int, error) {
+func (fs *FS) readWindow(io *ioState, q FileQuery, a DataAnswer, buf []byte, off int64, self selfFile) (int, error) {
 	size := q.Size
 	p := &Plan{Size: size, Parts: a.Parts}
 	var version func(int) (ref, error)
@@ -161,7 +161,7 @@ func (fs *FS) copyAsking(dst, src int, size int64, d *decision) (int64, error) {
 	io := &ioState{data: d.data, plan: d.plan}
 	buf := make([]byte, min(size, copyChunk))
 	for off := int64(0); off < size; {
-		n, err := fs.readAsking(io, buf, off, src)
+		n, err := fs.readAsking(io, buf, off, selfFile{fd: src})
 		if err == nil && n == 0 {
 			err = syscall.EIO
 		}

@@ -109,7 +109,7 @@ func (fs *FS) renameLocked(m *move) error {
 // target.
 func (fs *FS) prepareMove(m *move) error {
 	for _, p := range []*node{m.p1, m.p2} {
-		if err := fs.copyUp(p, copyWhole); err != nil {
+		if err := fs.copyUp(p, copyMeta); err != nil {
 			return err
 		}
 	}
@@ -140,7 +140,7 @@ func (fs *FS) prepareMove(m *move) error {
 
 // copyUpForMove brings an entry to upper under the very name that is to move.
 func (fs *FS) copyUpForMove(n, p *node, name string) error {
-	if err := fs.copyUp(n, copyWhole); err != nil {
+	if err := fs.copyUp(n, copyMeta); err != nil {
 		return err
 	}
 	if !n.hard {
@@ -325,7 +325,7 @@ func (fs *FS) markMoved(n, p *node, name string) error {
 		return err
 	}
 	if !n.isDir() {
-		return nil
+		return fs.pin(n)
 	}
 	mark := n.dir.mark
 	switch {

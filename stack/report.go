@@ -42,6 +42,7 @@ func (fs *FS) Status() Status {
 		}
 	}
 	fs.countStatus(&s)
+	s.Partial = fs.partialStatus()
 	s.Journal = fs.journalStatus()
 	s.Policy = fs.policyStatus()
 	return s
@@ -68,7 +69,7 @@ func capNames(c layers.Caps) []string {
 		{"d_type", c.DType}, {"tmpfile", c.Tmpfile}, {"rename_whiteout", c.RenameWhiteout},
 		{"rename_exchange", c.RenameExchange}, {"trusted_xattr", c.TrustedXattr}, {"user_xattr", c.UserXattr},
 		{"posix_acl", c.POSIXACL}, {"reflink", c.Reflink}, {"copy_file_range", c.CopyFileRange},
-		{"file_handles", c.FileHandles},
+		{"file_handles", c.FileHandles}, {"sparse", c.Sparse},
 	} {
 		if f.has {
 			out = append(out, f.name)

@@ -32,17 +32,17 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 // readLocked reads what the node shows to those who have it open.
 // Precondition: n.mu is held; the daemon serves the file.
 func (fs *FS) readLocked(n *node, buf []byte, off int64) (int, error) {
-	fd := n.io.wr
-	if fd < 0 {
-		fd = n.io.rd
+	self := selfFile{fd: n.io.wr, part: n.io.part}
+	if self.fd < 0 {
+		self.fd = n.io.rd
 	}
 	switch {
 	case n.io.data != nil && n.io.data.reads:
-		return fs.readAsking(n.io, buf, off, fd)
+		return fs.readAsking(n.io, buf, off, self)
 	case n.io.plan != nil:
-		return n.io.plan.readAt(buf, off, fd)
+		return n.io.plan.readAt(buf, off, self)
 	}
-	return preadFull(fd, buf, off)
+	return self.readAt(buf, off)
 }
 
 // Write serves a file that is not passed through.
@@ -64,19 +64,9 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 			return 0, fs.status(err)
 		}
 	}
-	done := 0
-	for done < len(data) {
-		k, err := unix.Pwrite(n.io.wr, data[done:], int64(in.Offset)+int64(done))
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			if done > 0 {
-				break
-			}
-			return 0, fs.status(err)
-		}
-		done += k
+	done, err := selfFile{fd: n.io.wr, part: n.io.part}.writeAt(data, int64(in.Offset))
+	if err != nil {
+		return 0, fs.status(err)
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		r, err := fs.refLocked(n)
@@ -101,28 +91,29 @@ func (fs *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.EN
 
 // dataFile opens the file whose bytes the node's handles show; the caller
 // closes it.
-func (fs *FS) dataFile(n *node, flags int) (int, error) {
+func (fs *FS) dataFile(n *node, flags int) (selfFile, error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	var r ref
-	var err error
 	if n.overtaken { // its handles show the lower file
-		r = n.low.ref(true)
-	} else if r, err = fs.dataRefLocked(n); err != nil {
-		return -1, err
+		fd, err := n.low.ref(true).open(flags | unix.O_NONBLOCK)
+		return selfFile{fd: fd}, err
 	}
-	return r.open(flags | unix.O_NONBLOCK)
+	r, err := fs.dataRefLocked(n)
+	if err != nil {
+		return selfFile{fd: -1}, err
+	}
+	return fs.openSelfLocked(n, r, flags)
 }
 
 // withData calls fn with the file whose bytes the node's handles show. No lock
 // is held meanwhile.
-func (fs *FS) withData(n *node, flags int, fn func(fd int) error) error {
-	fd, err := fs.dataFile(n, flags)
+func (fs *FS) withData(n *node, flags int, fn func(f selfFile) error) error {
+	f, err := fs.dataFile(n, flags)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return fn(fd)
+	defer f.close()
+	return fn(f)
 }
 
 // Lseek answers SEEK_DATA and SEEK_HOLE from the backing file.
@@ -135,8 +126,8 @@ func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fus
 		return fs.lseekPieces(in, size, out)
 	}
 	n = n.holder()
-	err := fs.withData(n, unix.O_RDONLY, func(fd int) error {
-		off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
+	err := fs.withData(n, unix.O_RDONLY, func(f selfFile) error {
+		off, err := f.lseek(int64(in.Offset), int(in.Whence))
 		out.Offset = uint64(off)
 		return err
 	})
@@ -154,19 +145,22 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.Status(syscall.ESTALE)
 	}
 	n = n.current()
-	if pieces, _ := fs.inPieces(n); pieces && in.Mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
+	moves := in.Mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0
+	if pieces, _ := fs.inPieces(n); pieces && moves {
 		return fuse.Status(syscall.EOPNOTSUPP) // it would move what is blanked
 	}
 	fs.takesLong()
-	err := fs.withData(n, unix.O_RDWR, func(fd int) error {
-		for {
-			err := unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length))
-			if err != syscall.EINTR {
-				return err
-			}
+	if moves { // bytes of lower would not move with the rest
+		if err := fs.complete(n, nil); err != nil {
+			return fs.status(err)
 		}
-	})
-	return fs.status(err)
+	}
+	return fs.status(fs.withData(n, unix.O_RDWR, func(f selfFile) error {
+		if f.part == nil {
+			return fallocate(f.fd, in.Mode, int64(in.Offset), int64(in.Length))
+		}
+		return f.part.fallocate(f.fd, in.Mode, int64(in.Offset), int64(in.Length))
+	}))
 }
 
 // CopyFileRange copies between two files of the mount, by reflink where the
@@ -186,11 +180,14 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	src = src.holder()
 	fs.takesLong()
 	var total int
-	err := fs.withData(src, unix.O_RDONLY, func(from int) error {
-		return fs.withData(dst, unix.O_RDWR, func(to int) error {
+	err := fs.withData(src, unix.O_RDONLY, func(from selfFile) error {
+		return fs.withData(dst, unix.O_RDWR, func(to selfFile) error {
+			if from.part.inPieces() || to.part.inPieces() {
+				return syscall.EXDEV
+			}
 			off1, off2 := int64(in.OffIn), int64(in.OffOut)
 			length := int(min(in.Len, 1<<30))
-			k, err := unix.CopyFileRange(from, &off1, to, &off2, length, 0)
+			k, err := unix.CopyFileRange(from.fd, &off1, to.fd, &off2, length, 0)
 			total = k
 			return err
 		})
@@ -227,11 +224,16 @@ func (fs *FS) fsync(id uint64, dataOnly bool) fuse.Status {
 	if !durable {
 		return fuse.OK
 	}
-	return fs.status(fs.withData(n, unix.O_RDONLY, func(fd int) error {
-		if dataOnly {
-			return unix.Fdatasync(fd)
+	return fs.status(fs.withData(n, unix.O_RDONLY, func(f selfFile) error {
+		if f.part != nil { // a limit that could not be written
+			if err := f.part.persist(fdXattr(f.fd)); err != nil {
+				return err
+			}
 		}
-		return unix.Fsync(fd)
+		if dataOnly {
+			return unix.Fdatasync(f.fd)
+		}
+		return unix.Fsync(f.fd)
 	}))
 }
 

@@ -68,10 +68,11 @@ func (fs *FS) settle() error {
 	fs.settling.Lock()
 	defer fs.settling.Unlock()
 	fs.settleMu.Lock()
-	debts := fs.debts
-	fs.debts = nil
+	debts, copies := fs.debts, fs.unsynced
+	fs.debts, fs.unsynced = nil, nil
 	fs.settleMu.Unlock()
-	states, err := fs.payAll(debts)
+	states, err := fs.payAll(debts, len(copies) > 0)
+	fs.synced(copies, err == nil)
 	for i, d := range debts {
 		switch {
 		case err != nil || states[i] == unpaid:
@@ -96,9 +97,9 @@ const (
 
 // payAll brings upper to disk, then the records about it. A record that cannot
 // be written (the directory is immutable, say) does not keep the others back.
-func (fs *FS) payAll(debts []debt) ([]payment, error) {
+func (fs *FS) payAll(debts []debt, copies bool) ([]payment, error) {
 	states := make([]payment, len(debts))
-	if !fs.cfg.Volatile && len(debts) > 0 {
+	if !fs.cfg.Volatile && (len(debts) > 0 || copies) {
 		if err := fs.syncUpper(); err != nil {
 			return states, err
 		}
@@ -164,3 +165,54 @@ func (fs *FS) paid(d debt, covered bool) {
 
 // noteDirty has the settler make the journal durable at its next round.
 func (fs *FS) noteDirty() { fs.dirty.Store(true) }
+
+// awaitSync has the mark of a file that was copied whole taken away once upper
+// was synced. Precondition: n.mu is held.
+func (fs *FS) awaitSync(n *node) {
+	fs.settleMu.Lock()
+	defer fs.settleMu.Unlock()
+	if fs.unsynced[n.part] != nil || !fs.nodes.ref(n) {
+		return
+	}
+	if fs.unsynced == nil {
+		fs.unsynced = make(map[*partial]*node)
+	}
+	fs.unsynced[n.part] = n
+	fs.dirty.Store(true)
+}
+
+// synced takes the marks of copies away, or, if the sync failed, leaves them for
+// the next one.
+func (fs *FS) synced(copies map[*partial]*node, ok bool) {
+	for q, n := range copies {
+		cur := n.lockCurrent()
+		if !ok && !cur.unlinked {
+			fs.awaitSync(cur)
+		} else if r, err := fs.refLocked(cur); err == nil {
+			if err := q.whole(r); err != nil { // it stays a partial file for the next mount
+				fs.log.Debug("mark stays", "lower", q.path, "err", err)
+			}
+		}
+		cur.mu.RUnlock()
+		fs.unrefLater(n)
+	}
+}
+
+// forgetCopy drops what is still to be done for a copy whose last name has gone.
+// Precondition: n.mu is held for writing.
+func (fs *FS) forgetCopy(n *node) {
+	q := n.partial()
+	if q == nil {
+		return
+	}
+	fs.settleMu.Lock()
+	held := fs.unsynced[q]
+	delete(fs.unsynced, q)
+	fs.settleMu.Unlock()
+	if held != nil {
+		fs.unrefLater(held)
+	}
+	if held = fs.completer.take(q); held != nil {
+		fs.unrefLater(held)
+	}
+}

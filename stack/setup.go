@@ -27,7 +27,8 @@ const defaultTimeout = 24 * time.Hour
 // *Error.
 func Open(cfg Config) (*FS, error) {
 	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(),
-		stop: make(chan struct{}), notices: make(chan notice, 1024), pagesWake: make(chan struct{}, 1)}
+		stop: make(chan struct{}), notices: make(chan notice, 1024), pagesWake: make(chan struct{}, 1),
+		completer: completer{wake: make(chan struct{}, 1)}}
 	fs.setDefaults()
 	if err := fs.checkConfig(); err != nil {
 		return nil, err
@@ -56,6 +57,15 @@ func (fs *FS) setDefaults() {
 	}
 	if fs.cfg.Passthrough == "" {
 		fs.cfg.Passthrough = PassthroughAuto
+	}
+	if fs.cfg.CopyUp == "" {
+		fs.cfg.CopyUp = CopyUpAuto
+	}
+	if fs.cfg.CopyUpThreshold == 0 {
+		fs.cfg.CopyUpThreshold = DefaultCopyUpThreshold
+	}
+	if fs.cfg.CompleteRate == 0 {
+		fs.cfg.CompleteRate = DefaultCompleteRate
 	}
 	fs.coherent = fs.cfg.IO == IOCoherent && fs.cfg.Upper != ""
 	fs.nodes.init()
@@ -95,6 +105,8 @@ func (fs *FS) checkConfig() error {
 		return usage("", fmt.Sprintf("io=%s is no I/O mode", c.IO), "use io=passthrough or io=coherent")
 	case c.Passthrough != PassthroughAuto && c.Passthrough != PassthroughRequire && c.Passthrough != PassthroughOff:
 		return usage("", fmt.Sprintf("passthrough=%s is no choice", c.Passthrough), "use passthrough=auto, require or off")
+	case c.CopyUp != CopyUpAuto && c.CopyUp != CopyUpPartial && c.CopyUp != CopyUpWhole:
+		return usage("", fmt.Sprintf("copyup=%s is no choice", c.CopyUp), "use copyup=auto, partial or whole")
 	case c.MaxStackDepth < 0 || c.MaxStackDepth > kernelMaxDepth:
 		return usage("", fmt.Sprintf("max_stack_depth=%d", c.MaxStackDepth), "the kernel takes 1 or 2; leave it out to let plyfs choose")
 	}
@@ -122,6 +134,12 @@ func (fs *FS) open() error {
 	}
 	if err := fs.openRoot(); err != nil || fs.upper == nil {
 		return err
+	}
+	var st unix.Stat_t
+	if fs.work.Stat(partialMark, &st) == nil {
+		fs.partialFound = true
+		fs.partialMarked.Store(true)
+		fs.completer.marks.Add(1)
 	}
 	crashed, err := fs.markLive()
 	if err == nil && crashed {
@@ -278,6 +296,9 @@ func (fs *FS) openWork() error {
 		return err
 	}
 	fs.caps = caps
+	if err := fs.choosePartial(); err != nil {
+		return err
+	}
 	if fs.rootMark, err = readMark(fs.upper.Root()); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.cfg.Upper, Msg: "upperdir cannot be used", Err: err,
 			Mend: "use a plyfs that is not older than the one that wrote it, or a fresh upperdir and workdir"}
@@ -322,6 +343,23 @@ func (fs *FS) openWork() error {
 	return nil
 }
 
+// choosePartial finds out whether files can be copied up in part.
+func (fs *FS) choosePartial() error {
+	var st unix.Statfs_t
+	if err := fs.upper.Root().Statfs(&st); err != nil {
+		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be examined", Err: err}
+	}
+	fs.block = layers.BlockSize(&st)
+	fs.losesSizes = int64(st.Type) == unix.BTRFS_SUPER_MAGIC
+	switch {
+	case !fs.caps.Sparse:
+		fs.noPartial = fs.caps.Why["Sparse"]
+	case fs.block > fillChunk:
+		fs.noPartial = fmt.Sprintf("its blocks are of %d bytes", fs.block)
+	}
+	return nil
+}
+
 // ownDir takes from a directory in work what new entries would inherit: a
 // default ACL, a set-group-ID bit (super.c:ovl_workdir_create).
 func ownDir(d *layers.Dir, name string) error {
@@ -352,7 +390,7 @@ func (fs *FS) unmake() {
 	if fs.tmp != nil {
 		_ = fs.tmp.Unlink(sharedWhiteout)
 	}
-	for _, name := range append(journal.Files(), liveMark) {
+	for _, name := range append(journal.Files(), liveMark, partialMark) {
 		_ = fs.work.Unlink(name)
 	}
 	if up, err := readPair(fs.upper.Root()); err == nil && up != nil {
@@ -499,6 +537,9 @@ func (fs *FS) Close() error {
 	var errs []error
 	if fs.j != nil {
 		err := fs.settle()
+		if err == nil {
+			err = fs.unmarkPartial()
+		}
 		if err == nil && fs.live {
 			if err = fs.work.Unlink(liveMark); err == syscall.ENOENT {
 				err = nil // it could not be made: see markLive

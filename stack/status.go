@@ -24,6 +24,7 @@ type Status struct {
 	DirFDs        int               `json:"dir_fds"`
 	FDs           int               `json:"fds"`
 	Threads       int               `json:"threads"`
+	Partial       *PartialStatus    `json:"partial,omitempty"` // of a writable mount
 	Journal       *JournalStatus    `json:"journal,omitempty"`
 	Policy        *PolicyStatus     `json:"policy,omitempty"`
 	LastErrors    []string          `json:"last_errors,omitempty"`
@@ -61,6 +62,35 @@ type CopyUpStatus struct {
 	Bytes  uint64            `json:"bytes"`
 	How    map[string]uint64 `json:"how,omitempty"` // clone, copy_file_range, read_write
 	Failed uint64            `json:"failed"`
+}
+
+// PartialStatus is about files that are copied up in part, as far as the mount
+// has met them.
+type PartialStatus struct {
+	CopyUp string `json:"copyup"`        // Config.CopyUp
+	Why    string `json:"why,omitempty"` // why copies are always made whole here
+
+	Files        int           `json:"files"`         // partial files with data in upper
+	UpperBytes   int64         `json:"upper_bytes"`   // what they take there
+	BytesLeft    int64         `json:"bytes_left"`    // about what is still to be copied
+	MetadataOnly int           `json:"metadata_only"` // files without data in upper
+	Unsynced     int           `json:"unsynced"`      // whole ones that were not synced yet
+	Largest      []PartialFile `json:"largest,omitempty"`
+
+	Rate           int64   `json:"rate"` // bytes a second copied in the background at most; 0: none
+	Completed      uint64  `json:"completed"`
+	CompletedBytes uint64  `json:"completed_bytes"`
+	Current        string  `json:"current,omitempty"` // being completed
+	CurrentPercent float64 `json:"current_percent,omitempty"`
+	Waiting        string  `json:"waiting,omitempty"` // why the completion does not go on
+}
+
+// PartialFile is one partial file.
+type PartialFile struct {
+	Path       string `json:"path"`
+	Size       int64  `json:"size"`
+	UpperBytes int64  `json:"upper_bytes"`
+	BytesLeft  int64  `json:"bytes_left"`
 }
 
 // JournalStatus sums up the journal.

@@ -297,6 +297,7 @@ func (fs *FS) lost(p *node, name string, n *node) {
 		return
 	}
 	n.unlinked = true
+	fs.forgetCopy(n)
 	fs.reapIndex(n)
 	if n.io != nil && n.io.opens == 0 {
 		fs.closeBackingLocked(n)

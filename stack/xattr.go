@@ -169,7 +169,7 @@ func (fs *FS) changeXattr(id uint64, attr string, change, before func(ref) error
 	if err := fs.xattrWouldFail(n, attr, before); err != nil {
 		return fs.xattrStatus(err)
 	}
-	if err := fs.copyUp(n, copyWhole); err != nil {
+	if err := fs.copyUp(n, copyMeta); err != nil {
 		return fs.status(err)
 	}
 	n = n.current()

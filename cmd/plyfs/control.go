@@ -32,6 +32,10 @@ const (
 	verbJournal = "journal-dump"
 	verbSync    = "sync"
 	verbPID     = "pid"
+
+	// verbComplete is answered by several lines: progress, and at last an error
+	// or an empty answer.
+	verbComplete = "complete"
 )
 
 // controlTimeout bounds a conversation.
@@ -48,6 +52,8 @@ type request struct {
 type answer struct {
 	Error string          `json:"error,omitempty"`
 	Data  json.RawMessage `json:"data,omitempty"`
+
+	Progress *stack.CompletionProgress `json:"progress,omitempty"` // more answers follow
 }
 
 // served is what the control socket asks; a *stack.FS.
@@ -55,6 +61,7 @@ type served interface {
 	Status() stack.Status
 	Explain(rel string) (stack.Explanation, error)
 	DumpJournal(w io.Writer) error
+	CompletePath(rel string, report func(stack.CompletionProgress) error) error
 	Sync() error
 	planned
 }
@@ -181,6 +188,10 @@ func (c *control) serve(conn net.Conn) {
 	var r request
 	if err := json.Unmarshal(line, &r); err != nil {
 		reply(conn, nil, fmt.Errorf("bad request: %w", err))
+		return
+	}
+	if r.Verb == verbComplete {
+		reply(conn, nil, c.complete(conn, string(r.Path)))
 		return
 	}
 	data, err := c.handle(r)

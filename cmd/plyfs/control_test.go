@@ -20,6 +20,15 @@ import (
 type fakeMount struct{}
 
 func (fakeMount) Status() stack.Status { return stack.Status{PID: 7, Mountpoint: "/m"} }
+func (fakeMount) CompletePath(rel string, report func(stack.CompletionProgress) error) error {
+	for done := range int64(3) {
+		if err := report(stack.CompletionProgress{Files: 1, Bytes: 2, BytesDone: done}); err != nil {
+			return err
+		}
+	}
+	return errors.New("no space for " + rel)
+}
+
 func (fakeMount) Explain(rel string) (stack.Explanation, error) {
 	if rel == "panic" {
 		panic("explain")
@@ -110,6 +119,48 @@ func TestControlStale(t *testing.T) {
 		var a answer
 		if err := json.Unmarshal([]byte(question(t, c.path, `{"verb":"pid"}`+"\n")), &a); err != nil || a.Error != "" {
 			t.Errorf("%s: %+v %v", c.path, a, err)
+		}
+	}
+}
+
+// A completion is answered by its progress, line by line, and then the end.
+func TestControlComplete(t *testing.T) {
+	dir := t.TempDir()
+	c, err := startControl(dir, "9:9", fakeMount{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	conn, err := net.Dial("unix", socketPath(dir, "9:9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := json.NewEncoder(conn).Encode(request{Verb: verbComplete, Path: []byte("a/b")}); err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(conn)
+	for want := range int64(3) {
+		var a answer
+		if err := dec.Decode(&a); err != nil || a.Progress == nil || a.Progress.BytesDone != want {
+			t.Fatalf("%+v, %v, want progress %d", a, err, want)
+		}
+	}
+	var a answer
+	if err := dec.Decode(&a); err != nil || a.Progress != nil || a.Error != "no space for a/b" {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "4096": 4096, "64K": 64 << 10, "1m": 1 << 20, "2GiB": 2 << 30, "3T": 3 << 40, "5MB": 5 << 20} {
+		if got, ok := parseSize(text); !ok || got != want {
+			t.Errorf("%s: %d, %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "K", "-1", "+1", "1X", "1KK", "1 M", "9999999T", "0x10", "1.5M", "1B2"} {
+		if got, ok := parseSize(text); ok {
+			t.Errorf("%q is taken for %d", text, got)
 		}
 	}
 }

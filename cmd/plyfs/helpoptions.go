@@ -30,6 +30,14 @@ Reading and writing
   passthrough=off       the daemon reads and writes everything
   max_stack_depth=1|2   how deep layers may be stacked themselves, at the price
                         of how much may be stacked on the mount (chosen)
+  copyup=auto           (default) at the first write small lower files are copied
+                        whole, of larger ones the blocks that are written; the
+                        rest follows in the background
+  copyup=partial        of every file only the blocks that are written
+  copyup=whole          files are copied whole, also for a chmod or rename
+  copyup_threshold=1M   up to what size copyup=auto copies whole
+  complete_rate=64M     bytes a second that are copied in the background to make
+                        partial files whole; 0: none (see plyfs complete)
   volatile              nothing is synced: fast, and lost in a power cut
   fsync=0               the same
 

@@ -111,6 +111,9 @@ func (r *runServer) options() (*mountOptions, error) {
 	m.Upper, m.Work = r.spec.Scratch+"/upper", r.spec.Scratch+"/work"
 	m.Mountpoint, m.Source = r.spec.Base, "plyfs-run"
 	m.Volatile = m.Volatile || !r.spec.Keep
+	if !r.spec.Keep && m.CompleteRate == 0 {
+		m.CompleteRate = -1 // nobody will have the scratch layer
+	}
 	flags, err := inheritedFlags(r.spec.Base)
 	m.MountFlags |= flags
 	return m, err

@@ -57,6 +57,7 @@ func printStatus(w io.Writer, s *stack.Status) error {
 		t.row("last error", e)
 	}
 	printOpens(t, s)
+	printPartial(t, s.Partial)
 	if j := s.Journal; j != nil {
 		t.row("journal", fmt.Sprintf("%s: %s records; database %d bytes, log %d bytes, %d syncs, %d folds, %s", j.Path,
 			counts(j.Records), j.DBBytes, j.LogBytes, j.Syncs, j.Folds, yesNo(j.Dirty, "dirty", "clean")))
@@ -131,6 +132,47 @@ func printOpens(t table, s *stack.Status) {
 	t.row("  overtaken", fmt.Sprintf("%d handles by a copy-up, %d nodes retired, %d opens repeated", o.Overtaken, o.Retired, o.Stale))
 	c := s.CopyUps
 	t.row("copy-ups", fmt.Sprintf("files %d, directories %d, others %d, failed %d; %d bytes %s", c.Files, c.Dirs, c.Others, c.Failed, c.Bytes, counts(c.How)))
+}
+
+// printPartial prints what is copied up in part.
+func printPartial(t table, p *stack.PartialStatus) {
+	if p == nil {
+		return
+	}
+	how := "copyup=" + p.CopyUp
+	if p.Why != "" {
+		how += ": always whole and synced: " + p.Why
+	}
+	t.row("copy-up", how)
+	t.row("  partial", fmt.Sprintf("%d files, %s of them in upper, %s left; %d with metadata alone; %d not synced yet",
+		p.Files, size(p.UpperBytes), size(p.BytesLeft), p.MetadataOnly, p.Unsynced))
+	for _, f := range p.Largest {
+		t.row("    "+f.Path, fmt.Sprintf("%s of %s in upper, %s left", size(f.UpperBytes), size(f.Size), size(f.BytesLeft)))
+	}
+	rate := "none in the background"
+	if p.Rate > 0 {
+		rate = fmt.Sprintf("%s/s in the background", size(p.Rate))
+	}
+	if p.Current != "" {
+		rate += fmt.Sprintf(", now %s (%.0f%%)", p.Current, p.CurrentPercent)
+	}
+	if p.Waiting != "" {
+		rate += ", waits: " + p.Waiting
+	}
+	t.row("  completion", fmt.Sprintf("%d files, %s done; %s", p.Completed, size(int64(p.CompletedBytes)), rate))
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	i, f := 0, float64(n)
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
 }
 
 // printLayers prints the layers, topmost first.
