@@ -103,7 +103,7 @@ type powercut struct {
 	objects []*cutObject
 	lower   []treeDump
 	mount   *union
-	told    bool // of syncfs, by the kernel
+	turn    bool // which way to sync
 
 	done, age   int // rounds in all, and on this image
 	ops, synced int64
@@ -241,7 +241,6 @@ func (p *powercut) end() {
 	must(p, syncfs(p.mount.mp))
 	wantFile(p, probe, string(cutSlice(1, cutSmall)))
 	must(p, os.Remove(probe))
-	p.told = p.mount.status().Requests["SYNCFS"] > 0
 	p.mount.unmount()
 	checkRaces(p)
 }
@@ -262,12 +261,18 @@ func (p *powercut) backing() string {
 	return p.root()
 }
 
-// sync is what sync(2) does. If the kernel tells the daemon of a FUSE mount
-// about it, syncfs of the mount must do. If not (it tells those of virtiofs and
-// of block devices), it writes the pages that it has for the mount itself, and
-// then syncs the file system below.
+// sync makes everything durable: by `plyfs sync`, and by what sync(2) does in
+// turn. The kernel does not tell a FUSE daemon about that: it writes the pages
+// that it has for the mount itself, and syncs the file system below.
 func (p *powercut) sync() error {
-	if err := syncfs(p.root()); err != nil || p.told {
+	if p.turn = !p.turn; p.turn && p.mount != nil {
+		out, err := plyfs("sync", p.mount.mp)
+		if err != nil {
+			return fmt.Errorf("plyfs sync: %w: %s", err, out)
+		}
+		return nil
+	}
+	if err := syncfs(p.root()); err != nil {
 		return err
 	}
 	return p.disk.sync()
