@@ -55,6 +55,11 @@ func (d *cutData) begin(op cutWrite) { d.ops, d.size = append(d.ops, op), op.siz
 // finish notes that all operations have returned.
 func (d *cutData) finish() { d.done = d.first + len(d.ops) }
 
+// mapped says whether there are stores through mappings since the last sync.
+func (d *cutData) mapped() bool {
+	return slices.ContainsFunc(d.ops, func(op cutWrite) bool { return op.loose })
+}
+
 // durable notes that the first n of all operations are on disk.
 func (d *cutData) durable(n int) {
 	for ; d.first < n; d.first++ {

@@ -170,11 +170,14 @@ func (o *cutObject) mark() cutMark {
 	return m
 }
 
-// all notes that everything of the mark is durable; the lock is held.
-func (m cutMark) all() {
+// all notes that everything of the mark is durable, or all but contents with
+// stores through mappings; the lock is held.
+func (m cutMark) all(mapped bool) {
 	m.names()
 	for n := range m.data {
-		m.contents(n)
+		if mapped || !n.data.mapped() {
+			m.contents(n)
+		}
 		m.attributes(n)
 	}
 }

@@ -22,8 +22,8 @@ type cutRun struct {
 	root    string
 	backing string // where new files really are
 	objects []*cutObject
-	syncs   float64      // how often workers sync
-	syncFS  func() error // makes everything durable
+	syncs   float64                         // how often workers sync
+	syncFS  func() (mapped bool, err error) // makes everything durable, or all but stores through mappings
 	start   time.Time
 	cutting atomic.Bool // the power is going: errors are right from now on
 
@@ -201,7 +201,8 @@ func (r *cutRun) syncEverything() error {
 		marks = append(marks, o.mark())
 		o.mu.Unlock()
 	}
-	if err := r.syncFS(); err != nil {
+	mapped, err := r.syncFS()
+	if err != nil {
 		r.fail(&cutObject{key: "all"}, "sync", err)
 		return err
 	}
@@ -211,7 +212,7 @@ func (r *cutRun) syncEverything() error {
 	r.synced.Add(1)
 	for _, m := range marks {
 		m.o.mu.Lock()
-		m.all()
+		m.all(mapped)
 		m.o.note(r.start, "EVERYTHING SYNCED")
 		m.o.mu.Unlock()
 	}
