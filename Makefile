@@ -7,7 +7,7 @@ DESTDIR  ?=
 GOLANGCI ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 TESTTIME ?= 25m
 
-.PHONY: all build test test-nobpf test-long bench bench-bpf lint fmt-check generate generate-check examples install clean
+.PHONY: all build test test-nobpf test-long test-cut bench bench-bpf lint fmt-check generate generate-check examples install clean
 
 all: build
 
@@ -34,6 +34,11 @@ test-nobpf:
 test-long:
 	PLYFS_SEED=random PLYFS_ORACLE_RUNS=5000 PLYFS_KILLS=500 PLYFS_PARTIAL_RUNS=2000 PLYFS_LOAD_TIME=20m \
 		$(GO) test -race -p 1 -timeout 12h -v ./integration/
+
+# Power cuts by the hundred on each file system: PLYFS_CUTS=1000,
+# PLYFS_CUT_FS=ext4,ext4-1k,ext4-disk, PLYFS_CUT_OPTIONS="io=coherent", PLYFS_SEED.
+test-cut:
+	PLYFS_CUTS=$${PLYFS_CUTS:-300} $(GO) test -run 'PowerCut' -timeout 12h -v ./integration/
 
 # The table of the README, as root. ARGS="-quick" or ARGS="-rows untar".
 bench: build

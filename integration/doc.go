@@ -16,8 +16,9 @@
 // The other variables:
 //
 //	PLYFS_BIN           a ready-made binary to test instead of building one
-//	PLYFS_SEED          seed of the oracle's, the kill test's and the model test's random choices, or "random"
-//	                    (the oracle and the model have seeds of their own else, the kill test never the same)
+//	PLYFS_SEED          seed of the random choices of the oracle, the kill test, the model test
+//	                    of partial files and the power cuts, or "random" (the oracle and the
+//	                    model have seeds of their own else, the others never the same)
 //	PLYFS_ORACLE_RUNS   number of the oracle's sequences (default: by time)
 //	PLYFS_ORACLE_REPLAY a file with the JSON of a failing sequence
 //	PLYFS_ORACLE_WITHOUT kinds of operations to leave out, with blanks between
@@ -25,6 +26,10 @@
 //	PLYFS_PARTIAL_RUNS  number of the model test's sequences for each file system (default: by time)
 //	PLYFS_PARTIAL_REPLAY a file with the JSON of a failing sequence
 //	PLYFS_PARTIAL_WITHOUT kinds of operations to leave out, with blanks between
+//	PLYFS_CUTS          number of power cuts on each file system
+//	PLYFS_CUT_FS        those file systems: ext4, ext4-1k (small blocks), xfs, btrfs; with
+//	                    -disk behind it the disk below loses its power (default: ext4,xfs,btrfs)
+//	PLYFS_CUT_OPTIONS   options of plyfs for its rounds, in turn, with semicolons between
 //	PLYFS_LOAD_TIME     how long the load test runs, as a Go duration
 //	PLYFS_TMP           where the layers are made (default: the temporary directory)
 package integration
