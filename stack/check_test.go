@@ -46,8 +46,8 @@ func workload(t testing.TB, m *mounted) {
 	must(t, unix.Rename(m.path("moved"), m.path("a/moved"))) // opaque, with a note
 	writePath(t, m.path("h1"), "changed hard")               // in the index
 	must(t, unix.Unlink(m.path("h2")))
-	must(t, unix.Symlink("target", m.path("sym")))
-	must(t, unix.Mkfifo(m.path("fifo"), 0o600))
+	must(t, unix.Symlink("keep", m.path("sym")))
+	must(t, unix.Mknod(m.path("null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
 }
 
 // checkMade mounts over the lowers, does the workload, and unmounts.
@@ -398,7 +398,7 @@ var damages = []damage{
 	{name: "partial and nothing written is missing", do: func(t testing.TB, m *mounted) {
 		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1, 4096, "") })
 	}, kinds: []string{"partial-lower"}},
-	{name: "partial and no regular file", do: planted("/fifo", xattrOrigin, partialOrigin(1, 1, 1, "/big")), kinds: []string{"partial-type"}, loses: "nothing that can be told"},
+	{name: "partial and no regular file", do: planted("/null", xattrOrigin, partialOrigin(1, 1, 1, "/big")), kinds: []string{"partial-type"}, loses: "nothing that can be told"},
 	{name: "partial and not said so", do: func(t testing.TB, m *mounted) {
 		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "") })
 		must(t, os.Remove(m.work+"/plyfs/partial"))
