@@ -93,6 +93,7 @@ func (fs *FS) copyUpRemoved(n *node) error {
 		return err
 	}
 	fd, err := fs.tmp.Open(tmp, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fs.at(cutOrphanDirOpen)
 	if rm := fs.tmp.Rmdir(tmp); err == nil && rm != nil {
 		_ = unix.Close(fd)
 		err = rm
@@ -115,10 +116,12 @@ func (fs *FS) copyDirToTmp(n *node) (string, error) {
 	if err := fs.tmp.Mkdir(tmp, 0o700); err != nil {
 		return "", err
 	}
+	fs.at(cutTmpMade)
 	if err := fs.copyMeta(src, "", tmp, &st); err != nil {
 		_ = fs.tmp.Rmdir(tmp)
 		return "", err
 	}
+	fs.at(cutMetaDone)
 	return tmp, nil
 }
 
@@ -140,6 +143,7 @@ func (fs *FS) copyUpDirAt(n *node, at nameRef) error {
 		_ = fs.tmp.Rmdir(tmp)
 		return err
 	}
+	fs.at(cutDirParentTimes)
 	n.dir.upDir.Store(at.parent.dir.upper().Child(at.name))
 	n.dir.defACL = unknown
 	fs.count.copyDirs.Add(1)
@@ -158,6 +162,7 @@ func (fs *FS) publish(tmp string, at nameRef) error {
 	if err := fs.tmp.Rename(tmp, up, at.name, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
+	fs.at(cutPublished)
 	return up.Utimens("", [2]unix.Timespec{st.Atim, st.Mtim})
 }
 
@@ -171,19 +176,23 @@ func (fs *FS) copyMeta(src *layers.Dir, name, tmp string, st *unix.Stat_t) error
 	if err != nil {
 		return err
 	}
+	fs.at(cutMetaXattrs)
 	if err := fs.tmp.Chown(tmp, int(st.Uid), int(st.Gid)); err != nil {
 		return err
 	}
+	fs.at(cutMetaOwner)
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		if err := fs.tmp.Chmod(tmp, st.Mode&07777); err != nil {
 			return err
 		}
 	}
+	fs.at(cutMetaMode)
 	// chown clears it, so it comes last.
 	err = layers.CopyXattrs(from, to, func(attr string) bool { return attr == xattrCapability })
 	if err != nil {
 		return err
 	}
+	fs.at(cutMetaCapability)
 	return fs.tmp.Utimens(tmp, [2]unix.Timespec{st.Atim, st.Mtim})
 }
 
@@ -248,16 +257,19 @@ func (fs *FS) copyToTmp(low lowerFile, tmp string, origin journal.Origin, kind c
 	if err := fs.copyBody(low, tmp, &st, kind, d); err != nil {
 		return err
 	}
+	fs.at(cutBodyDone)
 	if kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
 		st.Mtim = unix.Timespec{Nsec: unix.UTIME_NOW}
 	}
 	if err := fs.copyMeta(low.d, low.name, tmp, &st); err != nil {
 		return err
 	}
+	fs.at(cutMetaDone)
 	if d.plan != nil || d.asksReads() {
 		if err := fs.tmp.Setxattr(tmp, xattrCopied, []byte{markVersion}, 0); err != nil {
 			return err
 		}
+		fs.at(cutCopiedMark)
 	}
 	return fs.tmp.Setxattr(tmp, xattrOrigin, encodeOrigin(origin), 0)
 }
@@ -288,6 +300,7 @@ func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 		return err
 	}
 	defer unix.Close(dst)
+	fs.at(cutTmpMade)
 	fs.count.copyFiles.Add(1)
 	if kind == copyEmpty || st.Size == 0 && d.plan == nil {
 		return nil
@@ -311,6 +324,7 @@ func (fs *FS) copyData(low lowerFile, tmp string, st *unix.Stat_t, kind copyKind
 	if err != nil {
 		return err
 	}
+	fs.at(cutDataCopied)
 	fs.count.copied(how, uint64(copied))
 	if fs.cfg.Volatile {
 		return nil
@@ -328,6 +342,7 @@ func (fs *FS) openLowerData(low lowerFile) (int, error) {
 // the node has none left.
 // errReplaced if the policy's answers may have changed since it was asked.
 func (fs *FS) publishFile(n *node, tmp string, asked uint64) error {
+	fs.at(cutCopyComplete)
 	at, ok, err := fs.lockName(n)
 	if err != nil {
 		return err
@@ -363,6 +378,7 @@ func (fs *FS) publishFile(n *node, tmp string, asked uint64) error {
 			return err
 		}
 	}
+	fs.at(cutFileParentTimes)
 	n.up = true
 	return errors.Join(err, fs.followCopyUpLocked(n))
 }
@@ -409,6 +425,7 @@ func (fs *FS) publishOrphan(n *node, tmp string) error {
 	if err != nil {
 		return err
 	}
+	fs.at(cutOrphanOpen)
 	if err := fs.tmp.Unlink(tmp); err != nil {
 		_ = unix.Close(fd)
 		return err
@@ -430,9 +447,11 @@ func (fs *FS) publishIndexed(n *node, tmp string) error {
 	if err := fs.j.Apply(journal.SetLinks(n.origin, l)); err != nil {
 		return err
 	}
+	fs.at(cutAccountWritten)
 	if err := fs.tmp.Rename(tmp, fs.index, indexName(n.origin), unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
+	fs.at(cutIndexPublished)
 	fs.hard.mu.Lock()
 	fs.hard.links[n.origin] = l
 	fs.hard.index[n.origin] = struct{}{}
@@ -455,10 +474,12 @@ func (fs *FS) linkUp(n *node, at nameRef) error {
 	if err := fs.index.Link(indexName(n.origin), fs.tmp, tmp); err != nil {
 		return err
 	}
+	fs.at(cutIndexLinked)
 	if err := fs.publish(tmp, at); err != nil {
 		_ = fs.tmp.Unlink(tmp)
 		return err
 	}
+	fs.at(cutNameLinked)
 	return fs.countHidden(at.parent, at.name, n.origin)
 }
 

@@ -103,6 +103,7 @@ func (fs *FS) dirID(n *node) (journal.DirID, error) {
 	if err != nil {
 		return 0, err
 	}
+	fs.at(cutDirIDTaken)
 	m := d.mark
 	m.id = id
 	if err := fs.setMark(n, m); err != nil {
@@ -117,6 +118,7 @@ func (fs *FS) setMark(n *node, m dirMark) error {
 	if err := up.Setxattr("", xattrDir, m.encode(), 0); err != nil {
 		return err
 	}
+	fs.at(cutDirMarked)
 	n.dir.mark = m
 	return nil
 }
@@ -136,6 +138,7 @@ func (fs *FS) cover(n *node, name string, extra ...journal.Op) error {
 	if err := fs.j.Apply(ops...); err != nil {
 		return err
 	}
+	fs.at(cutCovered)
 	if n.dir.covers == nil {
 		n.dir.covers = make(map[string]struct{})
 	}

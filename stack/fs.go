@@ -98,5 +98,8 @@ func (fs *FS) Sync() error {
 	if err := fs.settle(); err != nil {
 		return err
 	}
-	return fs.syncUpper()
+	fs.at(cutSyncSettled)
+	err := fs.syncUpper()
+	fs.at(cutSynced)
+	return err
 }

@@ -166,6 +166,7 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 			return err
 		}
 	}
+	fs.at(cutHiddenSynced)
 	fs.hard.counting.Lock()
 	defer fs.hard.counting.Unlock()
 	l := fs.account(o)
@@ -176,6 +177,7 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 	if err := fs.cover(p, name, journal.SetLinks(o, l)); err != nil {
 		return err
 	}
+	fs.at(cutHiddenCounted)
 	fs.hard.setAccount(o, l)
 	return nil
 }
@@ -273,6 +275,7 @@ func (fs *FS) reapIndex(n *node) {
 		fs.log.Warn("index entry stays", "origin", n.origin, "err", err)
 		return
 	}
+	fs.at(cutIndexReaped)
 	fs.hard.mu.Lock()
 	delete(fs.hard.index, n.origin)
 	fs.hard.mu.Unlock()
@@ -290,5 +293,6 @@ func (fs *FS) reapAtMount() {
 		if err := fs.index.Unlink(indexName(o)); err == nil {
 			delete(fs.hard.index, o)
 		}
+		fs.at(cutIndexReapedAt)
 	}
 }

@@ -72,6 +72,7 @@ func (fs *FS) settle() error {
 	fs.debts = nil
 	fs.settleMu.Unlock()
 	states, err := fs.payAll(debts)
+	fs.at(cutSettleDurable)
 	for i, d := range debts {
 		switch {
 		case err != nil || states[i] == unpaid:
@@ -102,6 +103,7 @@ func (fs *FS) payAll(debts []debt) ([]payment, error) {
 		if err := fs.syncUpper(); err != nil {
 			return states, err
 		}
+		fs.at(cutSettleSynced)
 	}
 	for i, d := range debts {
 		var err error
@@ -109,6 +111,7 @@ func (fs *FS) payAll(debts []debt) ([]payment, error) {
 			fs.noteError("settling a whiteout", err)
 			fs.dirty.Store(true)
 		}
+		fs.at(cutSettlePaid)
 	}
 	return states, fs.j.Sync()
 }
@@ -159,7 +162,9 @@ func (fs *FS) paid(d debt, covered bool) {
 		fs.log.Warn("whiteout stays", "dir", up.Path(), "name", d.name, "err", err)
 		return
 	}
+	fs.at(cutSettleRemoved)
 	_ = up.Utimens("", [2]unix.Timespec{dir.Atim, dir.Mtim})
+	fs.at(cutSettleTimes)
 }
 
 // noteDirty has the settler make the journal durable at its next round.

@@ -124,6 +124,7 @@ func (fs *FS) open() error {
 		return err
 	}
 	crashed, err := fs.markLive()
+	fs.at(cutLiveMarked)
 	if err == nil && crashed {
 		err = fs.recount()
 	}
@@ -132,6 +133,7 @@ func (fs *FS) open() error {
 			Mend: "mend what the error names, and mount again"}
 	}
 	fs.live = true
+	fs.at(cutOpen)
 	return nil
 }
 
@@ -293,11 +295,13 @@ func (fs *FS) openWork() error {
 			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
 		}
 		if err == nil {
+			fs.at(cutWorkMade)
 			fs.made = append(fs.made, madeDir{d, name})
 		}
 		if err := ownDir(d, name); err != nil {
 			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
 		}
+		fs.at(cutWorkOwned)
 	}
 	fs.work = wr.Child("plyfs")
 	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
@@ -308,6 +312,7 @@ func (fs *FS) openWork() error {
 	if err := fs.openJournal(pair.fresh); err != nil {
 		return err
 	}
+	fs.at(cutJournalOpen)
 	if err := fs.finishPair(pair); err != nil {
 		return err
 	}
@@ -315,6 +320,7 @@ func (fs *FS) openWork() error {
 		return &Error{Kind: KindIO, Path: fs.tmp.Path(), Msg: "leftovers cannot be removed", Err: err}
 	}
 	err = fs.tmp.Mknod(sharedWhiteout, unix.S_IFCHR, 0)
+	fs.at(cutSharedWhiteout)
 	fs.canWhiteout = err == nil
 	if err := fs.loadHard(); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
@@ -351,17 +357,21 @@ func (fs *FS) unmake() {
 	}
 	if fs.tmp != nil {
 		_ = fs.tmp.Unlink(sharedWhiteout)
+		fs.at(cutUnmadeWhiteout)
 	}
 	for _, name := range append(journal.Files(), liveMark) {
 		_ = fs.work.Unlink(name)
+		fs.at(cutUnmadeFile)
 	}
 	if up, err := readPair(fs.upper.Root()); err == nil && up != nil {
 		if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
 			_ = fs.upper.Root().Removexattr("", xattrPair)
+			fs.at(cutUnmadePair)
 		}
 	}
 	for i := len(fs.made) - 1; i >= 0; i-- {
 		_ = fs.made[i].d.Rmdir(fs.made[i].name)
+		fs.at(cutUnmadeDir)
 	}
 	fs.made = nil
 }
@@ -401,7 +411,7 @@ func (fs *FS) openJournal(fresh bool) error {
 	for _, l := range fs.layers[1:] {
 		meta.Lowers = append(meta.Lowers, layerID(l))
 	}
-	j, err := journal.Open(fs.work.Path(), meta, journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log})
+	j, err := journal.Open(fs.work.Path(), meta, journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log, CutPoint: fs.journalAt()})
 	if err != nil {
 		kind := KindJournal
 		if errors.Is(err, journal.ErrLocked) {
@@ -439,6 +449,7 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 	for i, name := range names {
 		if types[i] != unix.DT_DIR {
 			if err := d.Unlink(name); err == nil {
+				fs.at(cutTmpUnlinked)
 				continue
 			}
 		}
@@ -450,6 +461,7 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 		if err := d.Rmdir(name); err != nil {
 			return err
 		}
+		fs.at(cutTmpRemoved)
 	}
 	return nil
 }
@@ -499,13 +511,15 @@ func (fs *FS) Close() error {
 	var errs []error
 	if fs.j != nil {
 		err := fs.settle()
+		fs.at(cutCloseSettled)
 		if err == nil && fs.live {
 			if err = fs.work.Unlink(liveMark); err == syscall.ENOENT {
 				err = nil // it could not be made: see markLive
 			}
 		}
+		fs.at(cutLiveRemoved)
 		errs = append(errs, err, fs.j.Close())
-
+		fs.at(cutJournalClosed)
 	}
 	if fs.dev != nil {
 		fs.dev.close()
