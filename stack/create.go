@@ -317,8 +317,8 @@ func removeAny(d *layers.Dir, name string, dir bool) error {
 
 // cradle is a directory in work from which a new inode inherits what it would
 // inherit in p: the group of a set-group-ID directory, the default ACL.
-func (fs *FS) cradle(p *node) (d *layers.Dir, name string, done func(), err error) {
-	name = fs.tmpName()
+func (fs *FS) cradle(p *node) (d *layers.Dir, entry string, done func(), err error) {
+	name := fs.tmpName()
 	var st unix.Stat_t
 	up := p.dir.upper()
 	if err := up.Stat("", &st); err != nil {
