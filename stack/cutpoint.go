@@ -132,7 +132,7 @@ const (
 	cutJournalClosed  CutPoint = "unmount: journal closed"
 	cutUnmadeWhiteout CutPoint = "unmake: shared whiteout removed"
 	cutUnmadePair     CutPoint = "unmake: pair mark removed"
-	cutUnmadeFile     CutPoint = "unmake: file removed"
+	cutUnmadeLive     CutPoint = "unmake: live mark removed"
 	cutUnmadeDir      CutPoint = "unmake: directory removed"
 )
 

@@ -359,21 +359,30 @@ func (fs *FS) unmake() {
 		_ = fs.tmp.Unlink(sharedWhiteout)
 		fs.at(cutUnmadeWhiteout)
 	}
-	for _, name := range append(journal.Files(), liveMark) {
-		_ = fs.work.Unlink(name)
-		fs.at(cutUnmadeFile)
-	}
-	if up, err := readPair(fs.upper.Root()); err == nil && up != nil {
-		if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
-			_ = fs.upper.Root().Removexattr("", xattrPair)
-			fs.at(cutUnmadePair)
-		}
+	fs.unpair()
+	if fs.work != nil {
+		_ = journal.Remove(fs.work.Path(), journal.Options{CutPoint: fs.journalAt()})
+		_ = fs.work.Unlink(liveMark)
+		fs.at(cutUnmadeLive)
 	}
 	for i := len(fs.made) - 1; i >= 0; i-- {
 		_ = fs.made[i].d.Rmdir(fs.made[i].name)
 		fs.at(cutUnmadeDir)
 	}
 	fs.made = nil
+}
+
+// unpair takes upper's pair mark back. It goes before the journal, for a marked
+// upper is refused without one.
+func (fs *FS) unpair() {
+	up, err := readPair(fs.upper.Root())
+	if err != nil || up == nil || fs.work == nil {
+		return
+	}
+	if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
+		_ = fs.upper.Root().Removexattr("", xattrPair)
+		fs.at(cutUnmadePair)
+	}
 }
 
 // probeUpper checks what upper's file system must be able to do.

@@ -21,6 +21,8 @@ const (
 	cutFrozen      CutPoint = "journal: log frozen"
 	cutFolded      CutPoint = "journal: log folded into the database"
 	cutFrozenEmpty CutPoint = "journal: frozen log emptied"
+	cutLogCleared  CutPoint = "journal: log emptied before its removal"
+	cutFileRemoved CutPoint = "journal: file removed"
 )
 
 // at is called between two steps.
