@@ -44,6 +44,7 @@ const (
 	cutIndexPublished CutPoint = "index: copy published in the index"
 	cutIndexLinked    CutPoint = "index: copy linked in work"
 	cutNameLinked     CutPoint = "index: name linked in upper"
+	cutHardMarked     CutPoint = "index: directory durable before a lower name is counted"
 	cutHiddenSynced   CutPoint = "index: upper synced before a hidden name is counted"
 	cutHiddenCounted  CutPoint = "index: hidden name counted"
 	cutIndexReaped    CutPoint = "index: copy without a name removed"

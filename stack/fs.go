@@ -42,6 +42,7 @@ type FS struct {
 	index       *layers.Dir // WORK/plyfs/index: see hardlink.go
 	j           *journal.Journal
 	canWhiteout bool
+	syncs       syncCount
 	rootMark    dirMark
 	made        []madeDir // by Open, to be removed if there is no mount of it
 	mounted     bool

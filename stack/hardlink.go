@@ -190,8 +190,15 @@ func (h *hardTab) setAccount(o journal.Origin, l journal.Links) {
 }
 
 // coverHard hides a name that lower alone holds and counts it as gone, in one
-// transaction. Precondition: p.mu and n.mu are held for writing.
+// transaction. The directory's id must be durable before: the cover of a
+// directory that a power cut took means nothing, but the count would stand, and
+// the copy in the index would be thought to have no name left.
+// Precondition: p.mu and n.mu are held for writing.
 func (fs *FS) coverHard(p *node, name string, n *node) error {
+	if err := fs.markDurably(p); err != nil {
+		return err
+	}
+	fs.at(cutHardMarked)
 	fs.hard.counting.Lock()
 	defer fs.hard.counting.Unlock()
 	l, err := fs.lowerLinks(n)

@@ -511,7 +511,12 @@ func (fs *FS) syncUpper() error {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Syncfs(fd)
+	number := fs.syncs.begun.Add(1)
+	if err := unix.Syncfs(fd); err != nil {
+		return err
+	}
+	fs.syncs.over(number)
+	return nil
 }
 
 // Close makes the journal durable and lets the layers go. The mount must be
