@@ -256,28 +256,44 @@ func (fs *FS) unionLinks(n *node, nlink uint64) uint64 {
 	return left
 }
 
-// reapIndex removes a copy from the index when no name leads to it any more.
-// The node keeps it open while the kernel knows it.
+// reapIndex has a copy removed from the index when no name leads to it any
+// more. The record that says so must be durable before: without it a lower name
+// would show again, and lead to the lower file instead of the copy.
+// The node keeps the copy open while the kernel knows it.
 // Precondition: n.mu is held for writing.
 func (fs *FS) reapIndex(n *node) {
-	if !n.hard || !n.up || !fs.hard.indexed(n.origin) {
-		return
-	}
-	r, err := fs.refLocked(n)
-	if err != nil {
-		return
-	}
-	var st unix.Stat_t
-	if _, err := fs.lowerLinks(n); err != nil {
-		return
-	}
-	if r.stat(&st) != nil || fs.unionLinks(n, uint64(st.Nlink)) > 0 {
-		return
-	}
-	if err := fs.keepOpenLocked(n); err != nil {
+	if !fs.reapable(n) || fs.keepOpenLocked(n) != nil {
 		return
 	}
 	n.unlinked = true
+	fs.owe(debt{reap: n})
+}
+
+// reapable tells whether an inode has a copy in the index and no name.
+// Precondition: n.mu is held.
+func (fs *FS) reapable(n *node) bool {
+	if !n.hard || !n.up || !fs.hard.indexed(n.origin) {
+		return false
+	}
+	if _, err := fs.lowerLinks(n); err != nil {
+		return false
+	}
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	return r.stat(&st) == nil && fs.unionLinks(n, uint64(st.Nlink)) == 0
+}
+
+// reap removes a copy from the index, unless it has got a name again.
+func (fs *FS) reap(n *node) {
+	defer fs.unrefLater(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !fs.reapable(n) {
+		return
+	}
 	if err := fs.index.Unlink(indexName(n.origin)); err != nil {
 		fs.log.Warn("index entry stays", "origin", n.origin, "err", err)
 		return

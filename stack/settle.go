@@ -26,6 +26,7 @@ type debt struct {
 	name    string
 	origin  journal.Origin // of what was there, to be counted if it is hard-linked
 	dropDir journal.DirID  // instead: a directory is gone
+	reap    *node          // instead: nothing is to be written; the copy in the index can go then
 }
 
 // settleInterval is how often records are made durable and whiteouts settled
@@ -34,8 +35,10 @@ const settleInterval = 5 * time.Second
 
 // owe queues a record. The node is kept until it is written.
 func (fs *FS) owe(d debt) {
-	if d.p != nil {
-		fs.nodes.ref(d.p)
+	for _, n := range []*node{d.p, d.reap} {
+		if n != nil {
+			fs.nodes.ref(n)
+		}
 	}
 	fs.settleMu.Lock()
 	fs.debts = append(fs.debts, d)
@@ -81,6 +84,8 @@ func (fs *FS) settle() error {
 			fs.settleMu.Unlock()
 		case d.p != nil:
 			fs.paid(d, states[i] == covers)
+		case d.reap != nil:
+			fs.reap(d.reap)
 		}
 	}
 	return err
@@ -118,6 +123,9 @@ func (fs *FS) payAll(debts []debt) ([]payment, error) {
 
 // pay applies one record.
 func (fs *FS) pay(d debt) (payment, error) {
+	if d.reap != nil {
+		return moot, nil
+	}
 	if d.p == nil {
 		if err := fs.j.Apply(journal.DropDir(d.dropDir)); err != nil {
 			return unpaid, err
