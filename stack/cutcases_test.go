@@ -331,6 +331,8 @@ var cutCases = []cutCase{
 	{name: "unlink upper hard link", lower: []string{"file a/f 1", "link a/f b/g"}, setup: opWrite("a/f", "2"), do: opUnlink("a/f")},
 	{name: "unlink unsynced hard link", lower: []string{"file a/f 1", "link a/f b/g"}, unsynced: []cutOp{opWrite("a/f", "2")}, do: opUnlink("a/f")},
 	{name: "unlink last hard link", lower: []string{"file a/f 1", "link a/f b/g"}, setup: inTurn(opWrite("a/f", "2"), opUnlink("a/f")), do: opUnlink("b/g")},
+	{name: "sync after the last hard link went", lower: []string{"file a/f 1", "link a/f b/g"}, setup: inTurn(opWrite("a/f", "2"), opUnlink("a/f")),
+		unsynced: []cutOp{opUnlink("b/g")}, stage: stageSync},
 	{name: "rename hard link", lower: []string{"file a/f 1", "link a/f b/g", "link a/f b/h"}, do: opRename("a/f", "b/n")},
 	{name: "rename over hard link", lower: []string{"file a/f 1", "link a/f b/g", "file b/h 2"}, setup: opWrite("a/f", "2"), do: opRename("b/h", "b/g")},
 	{name: "rename over whiteout of a hard link", lower: []string{"file a/f 1", "link a/f b/g", "file b/h 2"}, setup: opWrite("a/f", "2"),

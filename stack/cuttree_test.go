@@ -145,6 +145,15 @@ func sortedKeys(trees ...shownTree) (all []string) {
 	return slices.Compact(all)
 }
 
+// timeless is the tree without what it says of times.
+func (t shownTree) timeless() shownTree {
+	out := make(shownTree, len(t))
+	for p, s := range t {
+		out[p] = strings.NewReplacer(", old true ", " ", ", old false ", " ").Replace(s)
+	}
+	return out
+}
+
 // wantAbsent looks up what a tree did not list: it must not be there for
 // lookups either.
 func (t shownTree) wantAbsent(tb testing.TB, root string, others ...shownTree) {
