@@ -133,7 +133,7 @@ func newCutBench(t testing.TB, i *cutImage, c *cutCase) *cutBench {
 		must(t, err)
 		b.lowerTrees = append(b.lowerTrees, tree)
 	}
-	i.sync()
+	i.sync(t)
 	models := t.TempDir()
 	b.own = newCutModel(t, models+"/own", func(root string) { b.buildMerged(t, root, c.allSetup()) }, c.steps())
 	b.common = newCutModel(t, models+"/common", func(root string) { b.buildMerged(t, root, c.commonSetup()) }, c.commonUnsynced())
@@ -180,13 +180,13 @@ func (b *cutBench) newJob(t testing.TB) *cutJob {
 		Image: b.image.dir}
 	mkdir(t, j.Upper)
 	mkdir(t, j.Work)
-	b.image.sync()
+	b.image.sync(t)
 	return j
 }
 
 // cut runs the case up to a point and cuts it there, or to its end without a
 // cut. It gives the points that were passed.
-func (b *cutBench) cut(t testing.TB, j *cutJob, p CutPoint, nth int, w cutWay) []CutPoint {
+func (b *cutBench) cut(t testing.TB, j *cutJob, c cutCell) []CutPoint {
 	t.Helper()
 	if b.crashAt != "" {
 		before := *j
@@ -195,10 +195,10 @@ func (b *cutBench) cut(t testing.TB, j *cutJob, p CutPoint, nth int, w cutWay) [
 			t.Fatalf("the mount before does not pass %q: %q", b.crashAt, trace)
 		}
 	}
-	j.Point, j.Nth, j.Way = p, nth, w
+	j.Point, j.Nth, j.Way = c.point, c.nth, c.way
 	trace := b.drive(t, j)
-	if w != cutKill && w != "" {
-		b.image.powerUp()
+	if c.way != cutKill && c.way != "" {
+		b.image.powerUp(t)
 	}
 	return trace
 }
@@ -207,20 +207,20 @@ func (b *cutBench) cut(t testing.TB, j *cutJob, p CutPoint, nth int, w cutWay) [
 func (b *cutBench) trace(t testing.TB) []CutPoint {
 	t.Helper()
 	j := b.newJob(t)
-	trace := b.cut(t, j, "", 0, "")
+	trace := b.cut(t, j, cutCell{})
 	must(t, os.RemoveAll(filepath.Dir(j.Upper)))
 	return trace[:len(trace)-1]
 }
 
 // check cuts the case and looks at what the next mount shows.
-func (b *cutBench) check(t *testing.T, p CutPoint, nth int, w cutWay) {
+func (b *cutBench) check(t *testing.T, c cutCell) {
 	t.Helper()
 	j := b.newJob(t)
-	if trace := b.cut(t, j, p, nth, w); trace[len(trace)-1] != cutAt {
+	if trace := b.cut(t, j, c); trace[len(trace)-1] != cutAt {
 		t.Fatalf("the point is not passed again: %q", trace)
 	}
 	m := b.mount(t, j)
-	done := b.checkTree(t, m, p, w)
+	done := b.checkTree(t, m, c.point, c.way)
 	if t.Failed() {
 		m.unmount()
 		return

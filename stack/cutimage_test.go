@@ -20,7 +20,6 @@ import (
 
 // A cutImage is a file system in a file, whose power can be cut.
 type cutImage struct {
-	t     testing.TB
 	image string
 	dir   string // where it is mounted
 }
@@ -35,7 +34,7 @@ func newCutImage(t testing.TB, fstype string, mib int64) *cutImage {
 		t.Skipf("mkfs.%s is not installed", fstype)
 	}
 	base := t.TempDir()
-	i := &cutImage{t: t, image: base + "/image", dir: base + "/fs"}
+	i := &cutImage{image: base + "/image", dir: base + "/fs"}
 	// In memory: its syncs are many.
 	must(t, unix.Mount("tmpfs", base, "tmpfs", 0, ""))
 	t.Cleanup(func() { _ = unix.Unmount(base, unix.MNT_DETACH) })
@@ -45,20 +44,20 @@ func newCutImage(t testing.TB, fstype string, mib int64) *cutImage {
 	if out, err := exec.Command(mkfs, "-q", i.image).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", mkfs, err, out)
 	}
-	i.mount()
-	t.Cleanup(i.unmount)
+	i.mount(t)
+	t.Cleanup(func() { i.unmount(t) })
 	return i
 }
 
-func (i *cutImage) mount() {
-	i.t.Helper()
+func (i *cutImage) mount(t testing.TB) {
+	t.Helper()
 	if out, err := exec.Command("mount", "-o", "loop", i.image, i.dir).CombinedOutput(); err != nil {
-		i.t.Fatalf("mounting the image: %v\n%s", err, out)
+		t.Fatalf("mounting the image: %v\n%s", err, out)
 	}
 }
 
-func (i *cutImage) unmount() {
-	i.t.Helper()
+func (i *cutImage) unmount(t testing.TB) {
+	t.Helper()
 	var err error
 	for range 500 { // a killed process lets its mounts go a moment later
 		if err = unix.Unmount(i.dir, 0); err != unix.EBUSY {
@@ -67,22 +66,22 @@ func (i *cutImage) unmount() {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if err != nil {
-		i.t.Errorf("unmounting the image: %v", err)
+		t.Errorf("unmounting the image: %v", err)
 		_ = unix.Unmount(i.dir, unix.MNT_DETACH)
 	}
 }
 
 // powerUp mounts the image anew after its power was cut: its log is replayed.
-func (i *cutImage) powerUp() {
-	i.t.Helper()
-	i.unmount()
-	i.mount()
+func (i *cutImage) powerUp(t testing.TB) {
+	t.Helper()
+	i.unmount(t)
+	i.mount(t)
 }
 
 // sync makes all of the image durable.
-func (i *cutImage) sync() {
-	i.t.Helper()
-	must(i.t, syncFS(i.dir))
+func (i *cutImage) sync(t testing.TB) {
+	t.Helper()
+	must(t, syncFS(i.dir))
 }
 
 // syncFS makes the file system of a directory durable.
@@ -173,11 +172,11 @@ func TestCutPower(t *testing.T) {
 	forCutImages(t, func(t *testing.T, i *cutImage) {
 		for _, w := range slices.Sorted(maps.Keys(want)) {
 			must(t, tryWrite(i.dir+"/synced", "1"))
-			i.sync()
+			i.sync(t)
 			must(t, unix.Mknod(i.dir+"/not", unix.S_IFREG|0o600, 0))
 			must(t, tryWrite(i.dir+"/data", "1"))
 			must(t, cutPower(i.dir, w))
-			i.powerUp()
+			i.powerUp(t)
 			for name, there := range want[w] {
 				got, err := tryRead(i.dir + "/" + name)
 				if has := err == nil && (name == "not" || got == "1"); has != there {

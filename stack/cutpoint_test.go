@@ -18,68 +18,95 @@ import (
 // TestCutPoints stops every operation between any two of its steps, by a kill
 // or a power cut, and looks at what the next mount makes of it.
 //
-// Ordinarily each point is cut in each way once on ext4, in operations of which
-// as many as possible have a turn. PLYFS_CUTPOINTS=all cuts every operation at
-// each passing of each point in every way, on all file systems.
+// Ordinarily each point is cut in each way once, on ext4, in as many different
+// operations as pass it. PLYFS_CUTPOINTS=all cuts every operation at each
+// passing of each point in every way, on all file systems.
 func TestCutPoints(t *testing.T) {
 	if os.Getenv("PLYFS_CUTPOINTS") == "all" {
-		forCutImages(t, func(t *testing.T, i *cutImage) { cutEach(t, i, func(cutCell) bool { return true }) })
+		forCutImages(t, func(t *testing.T, i *cutImage) { runCuts(t, i, everyCut) })
 		return
 	}
-	plan := cutPlan{}
-	cutEach(t, newCutImage(t, "ext4", 128), plan.take)
+	runCuts(t, newCutImage(t, "ext4", 128), someCuts)
 }
 
-// A cutCell is one cut of one operation.
+// A cutCell is one cut of an operation: at a point that it has passed nth times
+// before.
 type cutCell struct {
-	op    string
 	point CutPoint
-	nth   int // how often the point was passed before
+	nth   int
 	way   cutWay
 }
 
-// A cutPlan remembers which ways of cutting each point had their turn.
-type cutPlan map[CutPoint]map[cutWay]int
+// A cutTrace is the points that an operation passes, in turn.
+type cutTrace []cutCell
 
-// take tells whether a cell is worth its time.
-func (p cutPlan) take(c cutCell) bool {
-	if p[c.point] == nil {
-		p[c.point] = map[cutWay]int{}
+// everyCut wants all cuts of every operation.
+func everyCut(traces []cutTrace) (out []cutTrace) {
+	for _, trace := range traces {
+		var all cutTrace
+		for _, c := range trace {
+			for _, c.way = range cutWays {
+				all = append(all, c)
+			}
+		}
+		out = append(out, all)
 	}
-	had := p[c.point]
-	if had[c.way] > 0 {
-		return false
-	}
-	had[c.way]++
-	return true
+	return out
 }
 
-// cutEach cuts the operations at their points in those ways that take wants.
-func cutEach(t *testing.T, i *cutImage, take func(cutCell) bool) {
-	reached, ran, cells := map[CutPoint]bool{}, 0, 0
-	for k := range cutCases {
-		c := &cutCases[k]
-		t.Run(c.name, func(t *testing.T) {
-			ran++
-			b := newCutBench(t, i, c)
-			passed := map[CutPoint]int{}
-			for _, p := range b.trace(t) {
-				nth := passed[p]
-				passed[p]++
-				reached[p] = true
-				for _, w := range cutWays {
-					if take(cutCell{c.name, p, nth, w}) {
-						cells++
-						t.Run(fmt.Sprintf("%s, %d, %s", p, nth+1, w), func(t *testing.T) { b.check(t, p, nth, w) })
-					}
+// someCuts wants each point in each way once, the ways spread over the
+// operations that pass it.
+func someCuts(traces []cutTrace) []cutTrace {
+	ops := map[CutPoint][]int{}
+	for op, trace := range traces {
+		for _, c := range trace {
+			if c.nth == 0 {
+				ops[c.point] = append(ops[c.point], op)
+			}
+		}
+	}
+	out := make([]cutTrace, len(traces))
+	for op, trace := range traces {
+		for _, c := range trace {
+			for n, way := range cutWays {
+				pass := ops[c.point]
+				if c.nth == 0 && pass[n*len(pass)/len(cutWays)] == op {
+					out[op] = append(out[op], cutCell{c.point, 0, way})
 				}
 			}
+		}
+	}
+	return out
+}
+
+// runCuts finds the points that the operations pass and makes the cuts that
+// choose wants.
+func runCuts(t *testing.T, i *cutImage, choose func([]cutTrace) []cutTrace) {
+	reached := map[CutPoint]bool{}
+	var traces []cutTrace
+	var benches []*cutBench
+	for k := range cutCases {
+		b := newCutBench(t, i, &cutCases[k])
+		var trace cutTrace
+		passed := map[CutPoint]int{}
+		for _, p := range b.trace(t) {
+			trace = append(trace, cutCell{point: p, nth: passed[p]})
+			passed[p]++
+			reached[p] = true
+		}
+		benches, traces = append(benches, b), append(traces, trace)
+	}
+	wantReached(t, reached)
+	cuts := 0
+	for k, cells := range choose(traces) {
+		t.Run(benches[k].name, func(t *testing.T) {
+			for _, c := range cells {
+				t.Run(fmt.Sprintf("%s, %d, %s", c.point, c.nth+1, c.way), func(t *testing.T) { benches[k].check(t, c) })
+			}
 		})
+		cuts += len(cells)
 	}
-	t.Logf("%d operations, %d points, %d cuts", ran, len(reached), cells)
-	if ran == len(cutCases) && !t.Failed() {
-		wantReached(t, reached)
-	}
+	t.Logf("%d operations, %d points, %d cuts", len(traces), len(reached), cuts)
 }
 
 // wantReached fails for points that no case has passed.
