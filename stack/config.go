@@ -44,8 +44,12 @@ type Config struct {
 	Passthrough   string // PassthroughAuto (default), PassthroughRequire or PassthroughOff
 	MaxStackDepth int    // 1 or 2; 0: the smallest that lets most layers be passed through
 
-	// Volatile gives up durability: nothing is synced.
+	// Volatile gives up durability: nothing is synced, and the next mount is
+	// refused unless it has KeepVolatile.
 	Volatile bool
+	// KeepVolatile mounts what a volatile mount left, as it is: it is synced,
+	// and the journal is checked as at each mount.
+	KeepVolatile bool
 	// NoACL turns POSIX ACLs off.
 	NoACL bool
 

@@ -47,6 +47,8 @@ type FS struct {
 	mounted     bool
 	live        bool // WORK/plyfs/live is ours
 
+	volatileMade bool // WORK/plyfs/volatile was made by this mount
+
 	answersOpenDir bool         // see OpenDir; set at Open
 	moving         sync.RWMutex // renames, against a walk through the known names
 	setting        sync.Mutex   // one SetPolicy at a time; guards lastGen

@@ -127,6 +127,9 @@ func (fs *FS) open() error {
 	if err == nil && crashed {
 		err = fs.recount()
 	}
+	if err == nil {
+		err = fs.takeVolatile()
+	}
 	if err != nil {
 		return &Error{Kind: KindIO, Path: fs.work.Path(), Msg: "the state of the last mount cannot be taken up", Err: err,
 			Mend: "mend what the error names, and mount again"}
@@ -303,6 +306,12 @@ func (fs *FS) openWork() error {
 	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
 	pair, err := fs.checkPair()
 	if err != nil {
+		return err
+	}
+	if err := fs.checkVolatile(); err != nil {
+		return err
+	}
+	if err := fs.markVolatile(); err != nil {
 		return err
 	}
 	if err := fs.openJournal(pair.fresh); err != nil {
@@ -511,6 +520,7 @@ func (fs *FS) Close() error {
 		fs.dev.close()
 	}
 	if !fs.mounted {
+		errs = append(errs, fs.unmarkVolatile())
 		fs.unmake()
 	}
 	fs.nodes.each(func(n *node) {

@@ -30,8 +30,13 @@ Reading and writing
   passthrough=off       the daemon reads and writes everything
   max_stack_depth=1|2   how deep layers may be stacked themselves, at the price
                         of how much may be stacked on the mount (chosen)
-  volatile              nothing is synced: fast, and lost in a power cut
+  volatile              nothing is synced: fast, and lost or damaged in a power
+                        cut. The work directory is marked, and the next mount
+                        is refused. New directories are the safe way on.
   fsync=0               the same
+  after_volatile=keep   mount what a volatile mount left, as it is: it is synced,
+                        the journal is checked, the mark is removed. Right if
+                        there was no power cut since (default: refuse)
 
 Programs (see plyfs policy --help, plyfs bpf --help)
   bpf=OBJECT            a BPF program for the whole mount: chooses layers, splits

@@ -33,6 +33,7 @@ var optionTable = map[string]optionFunc{
 	"threads":         number(func(m *mountOptions) *int { return &m.Threads }, 1, 1024),
 	"fd_cache":        number(func(m *mountOptions) *int { return &m.FDCache }, 16, 1<<20),
 	"volatile":        plain(func(m *mountOptions) { m.Volatile = true }),
+	"after_volatile":  afterVolatile,
 	"noacl":           plain(func(m *mountOptions) { m.NoACL = true }),
 	"timeout":         timeout,
 	"bpf":             directory(func(m *mountOptions) *string { return &m.policy.object }),
@@ -220,6 +221,16 @@ func fsync(m *mountOptions, o option) error {
 	default:
 		return usagef("option fsync=%s: 0 or 1 is needed", o.value)
 	}
+	return nil
+}
+
+// afterVolatile says what is done with what a volatile mount left.
+func afterVolatile(m *mountOptions, o option) error {
+	var what string
+	if err := choice(func(*mountOptions) *string { return &what }, "refuse", "keep")(m, o); err != nil {
+		return err
+	}
+	m.KeepVolatile = what == "keep"
 	return nil
 }
 
