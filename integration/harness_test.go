@@ -49,6 +49,7 @@ type union struct {
 	baseFDs     map[string]bool // regular files that the daemon keeps open
 	before      []treeDump
 	allowEIO    bool // the test provokes EIO by itself
+	allowFull   bool // the test fills the disk
 }
 
 // tempDir is like t.TempDir, but other users may enter it.
@@ -288,7 +289,7 @@ func (u *union) checkDaemon() {
 	if n := st.Errors["EIO"]; n != 0 && !u.allowEIO {
 		u.Errorf("the daemon answered EIO %d times: %s", n, strings.Join(st.LastErrors, "; "))
 	}
-	if st.Journal != nil && st.Journal.Error != "" {
+	if st.Journal != nil && st.Journal.Error != "" && !(u.allowFull && strings.Contains(st.Journal.Error, "make space")) {
 		u.Errorf("the journal has failed: %s", st.Journal.Error)
 	}
 	u.checkLeaks()
@@ -311,7 +312,7 @@ func (u *union) checkLeaks() {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	u.Errorf("the daemon leaks %d descriptors of files: %.10q", len(leaked), leaked)
+	u.Errorf("the daemon leaks %d descriptors of files: %q", len(leaked), leaked[:min(len(leaked), 10)])
 }
 
 // regularFDs are the regular files that a process has open.
@@ -326,8 +327,8 @@ func regularFDs(pid int) map[string]bool {
 			continue
 		}
 		target, _ := os.Readlink(p)
-		if strings.Contains(target, "/plyfs/journal.") {
-			continue // the journal starts a new log now and then
+		if strings.Contains(target, "/plyfs/journal.") || strings.HasPrefix(target, "/run/plyfs/log/") {
+			continue // the journal starts a new log now and then, and logs are rotated
 		}
 		fds[fmt.Sprintf("%s (%d:%d)", target, st.Dev, st.Ino)] = true
 	}

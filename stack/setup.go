@@ -320,11 +320,12 @@ func (fs *FS) openWork() error {
 	if err := fs.finishPair(pair); err != nil {
 		return err
 	}
+	fs.rememberCaps()
 	if err := fs.clearTmp(fs.tmp); err != nil {
 		return &Error{Kind: KindIO, Path: fs.tmp.Path(), Msg: "leftovers cannot be removed", Err: err}
 	}
 	err = fs.tmp.Mknod(sharedWhiteout, unix.S_IFCHR, 0)
-	fs.canWhiteout = err == nil
+	fs.canWhiteout = err == nil || err == syscall.EEXIST
 	if err := fs.loadHard(); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
 	}
@@ -384,7 +385,15 @@ func (fs *FS) probeUpper() (layers.Caps, error) {
 			Mend: "put both on one mounted file system"}
 	}
 	caps, err := layers.ProbeUpper(fs.upper.Root(), wr)
+	if isFull(err) {
+		if known, ok := rememberedCaps(wr); ok {
+			fs.log.Warn("the file system of upperdir is full", "err", err)
+			caps, err = known, nil
+		}
+	}
 	switch {
+	case isFull(err):
+		return caps, &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "there is no space for a first mount", Err: err, Mend: "make space on the file system of workdir"}
 	case errors.Is(err, syscall.EROFS):
 		return caps, &Error{Kind: KindUsage, Path: fs.cfg.Upper, Msg: "upperdir is on a read-only file system", Mend: "use a writable one, or mount without upperdir"}
 	case err != nil:
@@ -434,7 +443,8 @@ func (fs *FS) upperIsForeign() (bool, error) {
 	return false, err
 }
 
-// clearTmp removes what a mount that was cut off left in the work directory.
+// clearTmp removes what a mount that was cut off left in the work directory,
+// and leaves the whiteout that others are links to.
 func (fs *FS) clearTmp(d *layers.Dir) error {
 	var names []string
 	var types []uint8
@@ -446,6 +456,9 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 		return err
 	}
 	for i, name := range names {
+		if d == fs.tmp && name == sharedWhiteout && isWhiteout(d, name) {
+			continue
+		}
 		if types[i] != unix.DT_DIR {
 			if err := d.Unlink(name); err == nil {
 				continue

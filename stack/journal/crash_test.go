@@ -116,7 +116,7 @@ func TestCrashAtEveryStepOfAFold(t *testing.T) {
 	must(t, j.Apply(Uncover(1, "frozen")))
 	step("committed and written", "meanwhile")
 	j.state = next
-	must(t, j.truncateSpare())
+	must(t, j.wipeSpare())
 	step("truncated", "meanwhile")
 	j.thaw(nil)
 	step("marked", "meanwhile")

@@ -37,7 +37,7 @@
 //  1. freeze the active log: the other one, which is empty, becomes active;
 //  2. commit the frozen records and the last frozen sequence number S to the
 //     database, in one synced transaction;
-//  3. truncate the frozen log;
+//  3. wipe the frozen log: zeros, made durable, for its blocks are kept (reserve.go);
 //  4. append to the active log a mark: a frame without records that says
 //     "everything up to S is durable".
 //

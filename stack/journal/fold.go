@@ -55,7 +55,7 @@ func (j *Journal) fold() error {
 		return j.foldFailed(err)
 	}
 	j.state = next
-	j.thaw(j.truncateSpare())
+	j.thaw(j.wipeSpare())
 	return nil
 }
 
@@ -82,24 +82,28 @@ func (j *Journal) freeze() (state, *delta, error) {
 	return next, j.frozen, nil
 }
 
-// truncateSpare empties the frozen log's file, which takes too long for mu. Only a
-// fold changes which log that is.
-func (j *Journal) truncateSpare() error {
+// wipeSpare empties the frozen log's file, which takes too long for mu. Only a fold
+// changes which log that is.
+func (j *Journal) wipeSpare() error {
 	j.mu.RLock()
-	f := j.spare.f
+	l := logFile{f: j.spare.f}
 	j.mu.RUnlock()
-	return f.Truncate(0)
+	err := l.wipe(!j.opts.NoSync)
+	l.reserve()
+	j.db.reserve()
+	return err
 }
 
 // thaw ends a fold whose records are in the database. If its log could not be
-// truncated, its frames are ignored by their number, and it is tried again before the
+// wiped, its frames are ignored by their number, and it is tried again before the
 // next frame is written there.
-func (j *Journal) thaw(truncated error) {
+func (j *Journal) thaw(wiped error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.spare.size, j.spare.torn = 0, truncated != nil
+	j.spare.size, j.spare.torn = 0, wiped != nil
 	j.frozen = nil
 	j.folds++
+	j.roomAgain()
 	j.tallies = j.state.tallies
 	j.reserved = max(j.reserved, j.state.reserved)
 	if !j.opts.NoSync {
