@@ -164,7 +164,8 @@ func (d *faultDev) fail(op string, after, count int) {
 	d.tell("fail %s %d %d 0 0", op, after, count)
 }
 
-// failRange fails all operations that touch a range of the disk.
+// failRange fails all operations that touch a range of the disk, besides those
+// that fail already.
 func (d *faultDev) failRange(op string, offset, length int64) {
 	d.Helper()
 	d.tell("fail %s 0 -1 %d %d", op, offset, length)
@@ -193,7 +194,7 @@ type fault struct {
 // faultServer is the other process.
 type faultServer struct {
 	mu     sync.Mutex
-	faults map[string]*fault
+	faults map[string][]*fault
 	stats  faultStats
 	f      *os.File
 }
@@ -204,7 +205,7 @@ func serveFaultDev(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := &faultServer{f: f, faults: map[string]*fault{}}
+	s := &faultServer{f: f, faults: map[string][]*fault{}}
 	root := &fs.Inode{}
 	server, err := fs.Mount(filepath.Join(dir, "dev"), root, &fs.Options{
 		OnAdd: func(ctx context.Context) {
@@ -230,7 +231,7 @@ func (s *faultServer) obey() {
 		case "fail":
 			f := &fault{}
 			fmt.Sscan(strings.Join(w[2:], " "), &f.after, &f.count, &f.first, &f.length)
-			s.faults[w[1]] = f
+			s.faults[w[1]] = append(s.faults[w[1]], f)
 		case "heal":
 			clear(s.faults)
 		}
@@ -244,9 +245,19 @@ func (s *faultServer) fails(op string, counter *int, off, length int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*counter++
-	f := s.faults[op]
+	for _, f := range s.faults[op] {
+		if f.hits(off, length) {
+			s.stats.failed++
+			return true
+		}
+	}
+	return false
+}
+
+// hits says whether an operation fails by f.
+func (f *fault) hits(off, length int64) bool {
 	switch {
-	case f == nil || f.count == 0:
+	case f.count == 0:
 		return false
 	case f.length > 0 && (off >= f.first+f.length || off+length <= f.first):
 		return false
@@ -257,7 +268,6 @@ func (s *faultServer) fails(op string, counter *int, off, length int64) bool {
 	if f.count > 0 {
 		f.count--
 	}
-	s.stats.failed++
 	return true
 }
 

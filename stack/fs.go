@@ -46,6 +46,7 @@ type FS struct {
 	made        []madeDir // by Open, to be removed if there is no mount of it
 	mounted     bool
 	live        bool // WORK/plyfs/live is ours
+	syncFD      int  // see openSync
 
 	volatileMade bool // WORK/plyfs/volatile was made by this mount
 

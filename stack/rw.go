@@ -227,12 +227,7 @@ func (fs *FS) fsync(id uint64, dataOnly bool) fuse.Status {
 	if !durable {
 		return fuse.OK
 	}
-	return fs.status(fs.withData(n, unix.O_RDONLY, func(fd int) error {
-		if dataOnly {
-			return unix.Fdatasync(fd)
-		}
-		return unix.Fsync(fd)
-	}))
+	return fs.status(fs.syncFile(n, dataOnly))
 }
 
 // fsyncData is FUSE_FSYNC_FDATASYNC.

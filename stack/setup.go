@@ -26,7 +26,7 @@ const defaultTimeout = 24 * time.Hour
 // Nothing is mounted, and nothing is created but WORK/plyfs. Its errors are
 // *Error.
 func Open(cfg Config) (*FS, error) {
-	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(),
+	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(), syncFD: -1,
 		stop: make(chan struct{}), notices: make(chan notice, 1024), pagesWake: make(chan struct{}, 1)}
 	fs.setDefaults()
 	if err := fs.checkConfig(); err != nil {
@@ -222,6 +222,9 @@ func (fs *FS) openLayers() error {
 			return openError(fs.cfg.Upper, err)
 		}
 		fs.upper, fs.layers[0] = l, l
+		if err := fs.openSync(); err != nil {
+			return openError(fs.cfg.Upper, err)
+		}
 		if fs.workLayer, err = layers.OpenUpper(fs.cfg.Work, fs.cache); err != nil {
 			return openError(fs.cfg.Work, err)
 		}
@@ -507,12 +510,15 @@ func (fs *FS) openRoot() error {
 // syncUpper makes upper's file system durable.
 func (fs *FS) syncUpper() error {
 	fs.takesLong()
-	fd, err := fs.upper.Root().Open("", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.Syncfs(fd)
+	return unix.Syncfs(fs.syncFD)
+}
+
+// openSync opens the descriptor that upper's file system is synced through. It
+// is kept for the time of the mount: one that was opened later would not be
+// told of a failed write that somebody else has been told of meanwhile.
+func (fs *FS) openSync() (err error) {
+	fs.syncFD, err = fs.upper.Root().Open("", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return err
 }
 
 // Close makes the journal durable and lets the layers go. The mount must be
@@ -547,6 +553,9 @@ func (fs *FS) Close() error {
 	})
 	if p := fs.policy.Swap(nil); p != nil {
 		fs.closePolicy(p)
+	}
+	if fs.syncFD >= 0 {
+		_ = unix.Close(fs.syncFD)
 	}
 	for _, k := range fs.locks {
 		errs = append(errs, k.Close())
