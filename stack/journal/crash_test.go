@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // crashChild names the variable that makes the test binary a writer to be killed.
@@ -187,8 +189,9 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-func restore(t *testing.T, dir string, files map[string][]byte) {
+func restore(t testing.TB, dir string, files map[string][]byte) {
 	t.Helper()
+	_ = unix.Removexattr(dir, witnessAttr) // of a later opening
 	for name, b := range files {
 		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}

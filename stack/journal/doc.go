@@ -68,8 +68,9 @@
 // records and the sum of their CRCs are kept and compared. bbolt is then called
 // only inside a guard that turns a panic or a fault into [ErrDamaged].
 //
-// What cannot be told from a crash is a frame damaged at the very end of the log after
-// a crash: nothing behind it says that it was durable, so it counts as torn.
+// Each sync is followed by a mark that says what it made durable. What cannot be told
+// from a crash is a frame damaged at the very end of the log after a power cut that
+// took the mark: nothing behind it says that it was durable, so it counts as torn.
 //
 // # Locks
 //

@@ -113,8 +113,8 @@ func (j *Journal) thaw(wiped error) {
 }
 
 // mark writes a frame without records, whose header says what is durable. It is only
-// a witness against a database that lost its newest commit: if it cannot be written
-// nothing else suffers.
+// a witness against a database that lost its newest commit, and against damage to the
+// last frames that were synced: if it cannot be written nothing else suffers.
 func (j *Journal) mark() { _ = j.writeFrame(nil) }
 
 // foldFailed tells a want of space before anything was synced, which may pass, from a

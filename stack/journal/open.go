@@ -140,6 +140,9 @@ func replay(s state, logs [2]*logFile) (recovered, *delta, error) {
 	if err != nil {
 		return r, nil, err
 	}
+	if err := checkWitness(filepath.Dir(logs[0].path()), s.epoch, r.seq); err != nil {
+		return r, nil, err
+	}
 	d := newDelta()
 	for _, f := range r.frames {
 		ops, err := decodeOps(f.payload)
@@ -176,6 +179,7 @@ func (j *Journal) begin(logs [2]*logFile, r recovered, d *delta) error {
 	}
 	j.db.reserve()
 	j.mark()
+	j.testify()
 	if len(r.frames) > 0 || r.lost > 0 {
 		j.log.Info("journal replayed", slog.Int("frames", len(r.frames)), slog.Int("records", d.ops), slog.Int("unsynced frames lost", r.lost))
 	}
