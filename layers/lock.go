@@ -5,6 +5,7 @@ package layers
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,15 @@ func LockUpper(root *Dir) (*Lock, error) { return lockDir(root, unix.LOCK_EX) }
 // of another mount; any number of mounts may share it as a lower.
 func LockLower(root *Dir) (*Lock, error) { return lockDir(root, unix.LOCK_SH) }
 
+// A daemon holds its locks for a while after its mount is gone: it makes the
+// journal durable, or it was killed and its threads end one after the other.
+// So a lock is waited for, longer if its holder is known to be dying.
+const (
+	lockPause    = 5 * time.Millisecond
+	lockPatience = time.Second
+	endPatience  = 30 * time.Second
+)
+
 // lockDir takes a flock(2) on the directory itself, so that nothing is written
 // and the lock holds whatever path or mount the directory is reached by.
 func lockDir(d *Dir, how int) (*Lock, error) {
@@ -28,7 +38,13 @@ func lockDir(d *Dir, how int) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", d.Path(), err)
 	}
-	err = retry(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
+	for start := time.Now(); ; time.Sleep(lockPause) {
+		err = retry(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
+		waited := time.Since(start)
+		if err != unix.EWOULDBLOCK || waited > endPatience || (waited > lockPatience && !holderEnds(fd)) {
+			break
+		}
+	}
 	if err == nil {
 		return &Lock{fd: fd}, nil
 	}

@@ -54,7 +54,8 @@ var capProbes = []capProbe{
 
 // ProbeUpper finds out what upper's file system can do, in a directory that it
 // makes in work and removes again. It is an error if upper is read-only, if
-// both are not on one mount, or if work cannot be written.
+// both are not on one mount, if work cannot be written, or (ENOSPC, EDQUOT) if
+// there is no room to find out.
 func ProbeUpper(upper, work *Dir) (Caps, error) {
 	caps := Caps{Why: map[string]string{}}
 	if err := checkUpper(upper, work); err != nil {
@@ -64,17 +65,21 @@ func ProbeUpper(upper, work *Dir) (Caps, error) {
 	if err != nil {
 		return caps, fmt.Errorf("work directory %s: %w", work.Path(), err)
 	}
+	var full error
 	for _, probe := range capProbes {
 		err := probe.do(p)
 		*probe.cap(&caps) = err == nil
 		if err != nil {
 			caps.Why[probe.name] = err.Error()
 		}
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			full = fmt.Errorf("work directory %s: %w", work.Path(), err)
+		}
 	}
 	if err := p.close(); err != nil {
 		return caps, fmt.Errorf("removing probe directory in %s: %w", work.Path(), err)
 	}
-	return caps, nil
+	return caps, full
 }
 
 func checkUpper(upper, work *Dir) error {

@@ -176,6 +176,9 @@ func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize b
 		if err := fs.resizeLocked(n, r, int64(size), in.Valid&fuse.FATTR_FH != 0); err != nil {
 			return err
 		}
+		if size == 0 {
+			n.syncFailed.Store(false)
+		}
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
 			if err := fs.killPriv(n, r, &in.InHeader); err != nil {
 				return err

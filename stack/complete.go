@@ -48,6 +48,7 @@ func (fs *FS) complete(n *node, pace func(moved int64) error) error {
 	}
 	if !fs.cfg.Volatile {
 		if err := unix.Fdatasync(f.fd); err != nil {
+			q.doubt()
 			return err
 		}
 		fs.at(cutCompleteSynced)

@@ -67,8 +67,12 @@ type Config struct {
 	// to make partial files whole; 0: DefaultCompleteRate; negative: none are.
 	CompleteRate int64
 
-	// Volatile gives up durability: nothing is synced.
+	// Volatile gives up durability: nothing is synced, and the next mount is
+	// refused unless it has KeepVolatile.
 	Volatile bool
+	// KeepVolatile mounts what a volatile mount left, as it is: it is synced,
+	// and the journal is checked as at each mount.
+	KeepVolatile bool
 	// NoACL turns POSIX ACLs off.
 	NoACL bool
 

@@ -54,6 +54,8 @@ type FS struct {
 	made          []madeDir // by Open, to be removed if there is no mount of it
 	mounted       bool
 	live          bool // WORK/plyfs/live is ours
+	syncFD        int  // see openSync
+	volatileMade  bool // WORK/plyfs/volatile was made by this mount
 
 	answersOpenDir bool         // see OpenDir; set at Open
 	moving         sync.RWMutex // renames, against a walk through the known names

@@ -42,6 +42,9 @@ type node struct {
 	// lock order.
 	mu sync.RWMutex
 
+	// syncFailed: see syncfailed.go.
+	syncFailed atomic.Bool
+
 	// names are the places of the merged tree that are known to lead here.
 	// A directory has one, or none once it is removed; the root has none.
 	names []nameRef

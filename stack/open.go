@@ -103,6 +103,7 @@ func (fs *FS) truncateLocked(n *node, in *fuse.OpenIn) error {
 	if err := fs.resizeLocked(n, r, 0, true); err != nil {
 		return err
 	}
+	n.syncFailed.Store(false)
 	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
 		return fs.killPriv(n, r, &in.InHeader)
 	}

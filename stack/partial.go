@@ -353,6 +353,16 @@ func (q *partial) whole(to xattrSetter) error {
 	return nil
 }
 
+// doubt is for a file of which not all may have reached upper after all: a sync
+// failed. It is looked at anew when it is opened next.
+func (q *partial) doubt() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.state == partAll {
+		q.state = partUnknown
+	}
+}
+
 // goneLocked notes that the mark was taken away.
 func (q *partial) goneLocked() {
 	q.state = partGone

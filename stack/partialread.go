@@ -35,6 +35,9 @@ func (fs *FS) openSelfLocked(n *node, r ref, flags int) (selfFile, error) {
 	s := selfFile{fd: fd, part: n.partial()}
 	if s.part != nil {
 		s.part.acquire()
+		if n.io != nil && n.io.opens > 0 { // it was, before; see doubt
+			return s, nil
+		}
 		if err := s.part.examine(fd); err != nil {
 			s.close()
 			return selfFile{fd: -1}, err

@@ -368,14 +368,25 @@ func (fs *FS) noteMark(n *node) error {
 	return err
 }
 
-// doMove is the one call that is the operation.
+// doMove is the one call that is the operation, and what it needs.
 func (fs *FS) doMove(m *move) error {
-	up1, up2 := m.p1.dir.upper(), m.p2.dir.upper()
-	if m.dst != nil && !m.exchange {
-		if err := fs.keepTarget(m); err != nil {
-			return err
-		}
+	if m.dst == nil || m.exchange {
+		return fs.moveEntry(m)
 	}
+	kept := m.dst.orphan >= 0
+	err := fs.keepTarget(m)
+	if err == nil {
+		err = fs.moveEntry(m)
+	}
+	if err != nil && !kept {
+		letGoLocked(m.dst)
+	}
+	return err
+}
+
+// moveEntry makes the call.
+func (fs *FS) moveEntry(m *move) error {
+	up1, up2 := m.p1.dir.upper(), m.p2.dir.upper()
 	flags := uint(0)
 	switch {
 	case m.exchange:

@@ -219,17 +219,7 @@ func (fs *FS) fsync(id uint64, dataOnly bool) fuse.Status {
 	if !durable {
 		return fuse.OK
 	}
-	return fs.status(fs.withData(n, unix.O_RDONLY, func(f selfFile) error {
-		if f.part != nil { // a limit that could not be written
-			if err := f.part.persist(fdXattr(f.fd)); err != nil {
-				return err
-			}
-		}
-		if dataOnly {
-			return unix.Fdatasync(f.fd)
-		}
-		return unix.Fsync(f.fd)
-	}))
+	return fs.status(fs.syncFile(n, dataOnly))
 }
 
 // fsyncData is FUSE_FSYNC_FDATASYNC.

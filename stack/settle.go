@@ -200,6 +200,7 @@ func (fs *FS) synced(copies map[*partial]*node, ok bool) {
 	for q, n := range copies {
 		cur := n.lockCurrent()
 		if !ok && !cur.unlinked {
+			q.doubt()
 			fs.awaitSync(cur)
 		} else if r, err := fs.refLocked(cur); err == nil {
 			if err := q.whole(r); err != nil { // it stays a partial file for the next mount

@@ -26,7 +26,7 @@ const defaultTimeout = 24 * time.Hour
 // Nothing is mounted, and nothing is created but WORK/plyfs. Its errors are
 // *Error.
 func Open(cfg Config) (*FS, error) {
-	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(),
+	fs := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), cfg: cfg, started: time.Now(), syncFD: -1,
 		stop: make(chan struct{}), notices: make(chan notice, 1024), pagesWake: make(chan struct{}, 1),
 		completer: completer{wake: make(chan struct{}, 1)}}
 	fs.setDefaults()
@@ -146,6 +146,9 @@ func (fs *FS) open() error {
 	if err == nil && crashed {
 		err = fs.recount()
 	}
+	if err == nil {
+		err = fs.takeVolatile()
+	}
 	if err != nil {
 		return &Error{Kind: KindIO, Path: fs.work.Path(), Msg: "the state of the last mount cannot be taken up", Err: err,
 			Mend: "mend what the error names, and mount again"}
@@ -239,6 +242,9 @@ func (fs *FS) openLayers() error {
 			return openError(fs.cfg.Upper, err)
 		}
 		fs.upper, fs.layers[0] = l, l
+		if err := fs.openSync(); err != nil {
+			return openError(fs.cfg.Upper, err)
+		}
 		if fs.workLayer, err = layers.OpenUpper(fs.cfg.Work, fs.cache); err != nil {
 			return openError(fs.cfg.Work, err)
 		}
@@ -330,6 +336,12 @@ func (fs *FS) openWork() error {
 	if err != nil {
 		return err
 	}
+	if err := fs.checkVolatile(); err != nil {
+		return err
+	}
+	if err := fs.markVolatile(); err != nil {
+		return err
+	}
 	if err := fs.openJournal(pair.fresh); err != nil {
 		return err
 	}
@@ -337,12 +349,13 @@ func (fs *FS) openWork() error {
 	if err := fs.finishPair(pair); err != nil {
 		return err
 	}
+	fs.rememberCaps()
 	if err := fs.clearTmp(fs.tmp); err != nil {
 		return &Error{Kind: KindIO, Path: fs.tmp.Path(), Msg: "leftovers cannot be removed", Err: err}
 	}
 	err = fs.tmp.Mknod(sharedWhiteout, unix.S_IFCHR, 0)
 	fs.at(cutSharedWhiteout)
-	fs.canWhiteout = err == nil
+	fs.canWhiteout = err == nil || err == syscall.EEXIST
 	if err := fs.loadHard(); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
 	}
@@ -439,7 +452,15 @@ func (fs *FS) probeUpper() (layers.Caps, error) {
 			Mend: "put both on one mounted file system"}
 	}
 	caps, err := layers.ProbeUpper(fs.upper.Root(), wr)
+	if isFull(err) {
+		if known, ok := rememberedCaps(wr); ok {
+			fs.log.Warn("the file system of upperdir is full", "err", err)
+			caps, err = known, nil
+		}
+	}
 	switch {
+	case isFull(err):
+		return caps, &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "there is no space for a first mount", Err: err, Mend: "make space on the file system of workdir"}
 	case errors.Is(err, syscall.EROFS):
 		return caps, &Error{Kind: KindUsage, Path: fs.cfg.Upper, Msg: "upperdir is on a read-only file system", Mend: "use a writable one, or mount without upperdir"}
 	case err != nil:
@@ -489,7 +510,8 @@ func (fs *FS) upperIsForeign() (bool, error) {
 	return false, err
 }
 
-// clearTmp removes what a mount that was cut off left in the work directory.
+// clearTmp removes what a mount that was cut off left in the work directory,
+// and leaves the whiteout that others are links to.
 func (fs *FS) clearTmp(d *layers.Dir) error {
 	var names []string
 	var types []uint8
@@ -501,6 +523,9 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 		return err
 	}
 	for i, name := range names {
+		if d == fs.tmp && name == sharedWhiteout && isWhiteout(d, name) {
+			continue
+		}
 		if types[i] != unix.DT_DIR {
 			if err := d.Unlink(name); err == nil {
 				fs.at(cutTmpUnlinked)
@@ -551,17 +576,20 @@ func (fs *FS) openRoot() error {
 // syncUpper makes upper's file system durable.
 func (fs *FS) syncUpper() error {
 	fs.takesLong()
-	fd, err := fs.upper.Root().Open("", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
 	number := fs.syncs.begun.Add(1)
-	if err := unix.Syncfs(fd); err != nil {
+	if err := unix.Syncfs(fs.syncFD); err != nil {
 		return err
 	}
 	fs.syncs.over(number)
 	return nil
+}
+
+// openSync opens the descriptor that upper's file system is synced through. It
+// is kept for the time of the mount: one that was opened later would not be
+// told of a failed write that somebody else has been told of meanwhile.
+func (fs *FS) openSync() (err error) {
+	fs.syncFD, err = fs.upper.Root().Open("", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return err
 }
 
 // Close makes the journal durable and lets the layers go. The mount must be
@@ -587,6 +615,7 @@ func (fs *FS) Close() error {
 		fs.dev.close()
 	}
 	if !fs.mounted {
+		errs = append(errs, fs.unmarkVolatile())
 		fs.unmake()
 	}
 	fs.nodes.each(func(n *node) {
@@ -600,6 +629,9 @@ func (fs *FS) Close() error {
 	})
 	if p := fs.policy.Swap(nil); p != nil {
 		fs.closePolicy(p)
+	}
+	if fs.syncFD >= 0 {
+		_ = unix.Close(fs.syncFD)
 	}
 	for _, k := range fs.locks {
 		errs = append(errs, k.Close())

@@ -73,12 +73,25 @@ func (fs *FS) removeLocked(p *node, name string, n *node, dir bool) error {
 			return err
 		}
 	}
+	kept := n.orphan >= 0
 	if err := fs.removeEntry(p, name, n); err != nil {
+		if !kept {
+			letGoLocked(n)
+		}
 		return err
 	}
 	fs.at(cutRemoved)
 	fs.gone(p, name, n)
 	return nil
+}
+
+// letGoLocked closes what keepOpenLocked has opened for a removal that failed.
+// Precondition: n.mu is held for writing.
+func letGoLocked(n *node) {
+	if n.orphan >= 0 {
+		_ = unix.Close(int(n.orphan))
+		n.orphan = -1
+	}
 }
 
 func checkRemove(n *node, dir bool) error {

@@ -38,8 +38,13 @@ Reading and writing
   copyup_threshold=1M   up to what size copyup=auto copies whole
   complete_rate=64M     bytes a second that are copied in the background to make
                         partial files whole; 0: none (see plyfs complete)
-  volatile              nothing is synced: fast, and lost in a power cut
+  volatile              nothing is synced: fast, and lost or damaged in a power
+                        cut. The work directory is marked, and the next mount
+                        is refused. New directories are the safe way on.
   fsync=0               the same
+  after_volatile=keep   mount what a volatile mount left, as it is: it is synced,
+                        the journal is checked, the mark is removed. Right if
+                        there was no power cut since (default: refuse)
 
 Programs (see plyfs policy --help, plyfs bpf --help)
   bpf=OBJECT            a BPF program for the whole mount: chooses layers, splits

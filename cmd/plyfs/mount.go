@@ -122,7 +122,7 @@ func (m *mountOptions) precheck() error {
 	if err := checkLog(m.logFile); err != nil {
 		return err
 	}
-	if err := clearDead(m.Mountpoint); err != nil {
+	if err := clearDead(m.Mountpoint, m.logFile); err != nil {
 		return err
 	}
 	st, err := os.Stat(m.Mountpoint)
@@ -168,18 +168,4 @@ func checkLog(file string) error {
 		return usagef("%s: the log file is a directory", file)
 	}
 	return nil
-}
-
-// clearDead detaches mounts whose daemon has died from the mount point.
-func clearDead(mountpoint string) error {
-	for {
-		p, err := locate(mountpoint, false)
-		if err != nil || p.FSType != fsType || !p.isRoot() || !isDead(probe(p.path)) {
-			return nil // what else is wrong, the caller finds
-		}
-		if err := unix.Unmount(topOf(p.path), unix.MNT_DETACH); err != nil {
-			return fail(exitBusy, "%s: a dead plyfs mount is here that cannot be detached: %w", p.path, err)
-		}
-		logger.Warn(p.path + ": detached a plyfs mount whose daemon had died")
-	}
 }

@@ -203,7 +203,7 @@ func TestMountOverDead(t *testing.T) {
 	killDaemon(t, dir+"/m")
 	r := call(t, dir, "status", "m")
 	r.want(t, exitFailure, "the daemon is dead")
-	call(t, dir, "mount", "-o", layerOptions, "m").want(t, 0, "detached a plyfs mount whose daemon had died")
+	call(t, dir, "mount", "-o", layerOptions, "m").want(t, 0, "found a dead plyfs mount, whose daemon had ended without unmounting; cleaned it up")
 	wantFile(t, dir+"/m/new", "survives")
 	killDaemon(t, dir+"/m")
 	call(t, dir, "umount", "m").want(t, 0, "the daemon had died")

@@ -97,7 +97,7 @@ func (m *mountOptions) absolute() error {
 		if *p == "" {
 			continue
 		}
-		abs, err := filepath.Abs(*p)
+		abs, err := absolute(*p)
 		if err != nil {
 			return fail(exitFailure, "%s: the working directory cannot be told: %w", *p, err)
 		}

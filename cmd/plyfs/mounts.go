@@ -67,7 +67,7 @@ func (p place) isRoot() bool { return p.path == p.Mountpoint }
 // more than the names of the path. The path may end in names that do not
 // exist. With nofollow, a symbolic link at its end is itself meant.
 func locate(name string, nofollow bool) (place, error) {
-	abs, err := filepath.Abs(name)
+	abs, err := absolute(name)
 	if err != nil {
 		return place{}, err
 	}

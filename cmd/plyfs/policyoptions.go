@@ -3,10 +3,7 @@
 
 package main
 
-import (
-	"path/filepath"
-	"time"
-)
+import "time"
 
 // policyOptions are the options of -o that are about programs.
 type policyOptions struct {
@@ -35,7 +32,7 @@ func (p *policyOptions) check() error {
 func (p *policyOptions) absolute() (err error) {
 	for _, path := range []*string{&p.object, &p.file, &p.pin} {
 		if *path != "" && err == nil {
-			*path, err = filepath.Abs(*path)
+			*path, err = absolute(*path)
 		}
 	}
 	return err

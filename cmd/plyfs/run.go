@@ -135,6 +135,9 @@ func (o *runOptions) printKept(s *scratch, base string) {
 		return
 	}
 	options := "lowerdir=" + escapeOption(base) + ",upperdir=" + escapeOption(s.dir+"/upper") + ",workdir=" + escapeOption(s.dir+"/work")
+	if s.volatile() {
+		options += ",after_volatile=keep"
+	}
 	fmt.Fprintf(o.messages, "plyfs: kept in %s; see it again with\n  plyfs mount -o %s MOUNTPOINT\n", s.dir, shellQuote(options))
 }
 
@@ -223,6 +226,12 @@ func (s *scratch) undo() {
 // used says whether a journal was made.
 func (s *scratch) used() bool {
 	_, err := os.Stat(s.dir + "/work/plyfs")
+	return err == nil
+}
+
+// volatile says whether what is kept was never synced (-o volatile).
+func (s *scratch) volatile() bool {
+	_, err := os.Stat(s.dir + "/work/plyfs/volatile")
 	return err == nil
 }
 

@@ -123,6 +123,25 @@ func TestRunKeep(t *testing.T) {
 	wantClean(t, dir, base)
 }
 
+// TestRunKeepVolatile: what was kept without a sync says how to go on.
+func TestRunKeepVolatile(t *testing.T) {
+	dir, base := runDirs(t)
+	run := func(options string) result {
+		return call(t, base, "run", "--keep", dir+"/kept", "-o", options, "sh", "-c", "echo 1 >>new")
+	}
+	if r := run("volatile"); r.code != 0 || !strings.Contains(r.stderr, ",after_volatile=keep MOUNTPOINT") {
+		t.Errorf("%+v", r)
+	}
+	if r := run("volatile"); r.code != exitRunFailed || !strings.Contains(r.stderr, "or mount with -o after_volatile=keep") {
+		t.Errorf("%+v", r)
+	}
+	if r := run("after_volatile=keep"); r.code != 0 || strings.Contains(r.stderr, "after_volatile") {
+		t.Errorf("%+v", r)
+	}
+	wantFile(t, dir+"/kept/upper/new", "1\n1\n")
+	wantClean(t, dir, base)
+}
+
 // TestRunSubmounts: what is mounted below the base stays visible, but the
 // scratch directory in it does not.
 func TestRunSubmounts(t *testing.T) {

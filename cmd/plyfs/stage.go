@@ -44,8 +44,12 @@ const selfExe = "/proc/self/exe"
 // takeStage reads the stage.
 func takeStage() stage {
 	s := stage{name: os.Getenv(stageEnv), spec: []byte(os.Getenv(specEnv))}
+	if s.name != "" {
+		workingDir = os.Getenv(workingDirEnv)
+	}
 	_ = os.Unsetenv(stageEnv)
 	_ = os.Unsetenv(specEnv)
+	_ = os.Unsetenv(workingDirEnv)
 	if s.name == stageDaemon {
 		unix.CloseOnExec(firstExtraFD)
 		s.ready = os.NewFile(firstExtraFD, "readiness")
@@ -56,6 +60,9 @@ func takeStage() stage {
 // stageEnviron is the environment for a stage.
 func stageEnviron(name string, spec any) ([]string, error) {
 	env := append(os.Environ(), stageEnv+"="+name)
+	if workingDir != "" {
+		env = append(env, workingDirEnv+"="+workingDir)
+	}
 	if spec == nil {
 		return env, nil
 	}

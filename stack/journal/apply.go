@@ -53,6 +53,13 @@ func (j *Journal) applyLocked(ops []Op) (full bool, err error) {
 	return j.frozen == nil && j.active.size >= j.opts.FoldBytes, nil
 }
 
+// roomAgain forgets, under mu, that there was no space, once there is.
+func (j *Journal) roomAgain() {
+	if j.lastErr != nil && isSpace(j.lastErr) && j.failed == nil {
+		j.lastErr = nil
+	}
+}
+
 // writeFrame appends a frame to the active log, under mu.
 func (j *Journal) writeFrame(ops []Op) error {
 	b := append(j.buf[:0], make([]byte, frameHeader)...)
@@ -72,5 +79,6 @@ func (j *Journal) writeFrame(ops []Op) error {
 	}
 	j.opts.at(cutFrame)
 	j.seq++
+	j.roomAgain()
 	return nil
 }

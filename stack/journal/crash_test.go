@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // crashChild names the variable that makes the test binary a writer to be killed.
@@ -116,7 +118,7 @@ func TestCrashAtEveryStepOfAFold(t *testing.T) {
 	must(t, j.Apply(Uncover(1, "frozen")))
 	step("committed and written", "meanwhile")
 	j.state = next
-	must(t, j.truncateSpare())
+	must(t, j.wipeSpare())
 	step("truncated", "meanwhile")
 	j.thaw(nil)
 	step("marked", "meanwhile")
@@ -187,8 +189,9 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-func restore(t *testing.T, dir string, files map[string][]byte) {
+func restore(t testing.TB, dir string, files map[string][]byte) {
 	t.Helper()
+	_ = unix.Removexattr(dir, witnessAttr) // of a later opening
 	for name, b := range files {
 		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}

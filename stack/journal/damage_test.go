@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // populated makes a journal with records in the database and in the log, as a crash
@@ -102,11 +104,79 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
+// TestWitness: a log that was cut off between two frames, and a whole journal that
+// is older than the last mount, are found out by what is said beside them; records
+// that were never synced may go.
+func TestWitness(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "plyfs")
+	j := open(t, dir, quiet)
+	old := readFiles(t, dir)
+	must(t, j.Apply(Cover(1, "synced")))
+	must(t, j.Sync())
+	if _, err := unix.Getxattr(dir, witnessAttr, make([]byte, witnessBytes)); err != nil {
+		t.Skipf("trusted.* xattrs cannot be had here: %v", err)
+	}
+	size := j.active.size
+	log := j.active.path()
+	must(t, j.Apply(Cover(1, "not synced")))
+	must(t, j.release()) // as by a kill
+	for _, c := range []struct {
+		size    int64
+		damaged bool
+	}{{size, false}, {size - frameHeader, false}, {size - frameHeader - 1, true}, {frameHeader, true}, {0, true}} {
+		must(t, os.Truncate(log, c.size))
+		problems, err := Check(dir)
+		must(t, err)
+		if (len(problems) > 0) != c.damaged {
+			t.Errorf("cut to %d of %d: %v", c.size, size, problems)
+		}
+	}
+	must(t, os.WriteFile(log, nil, 0o600))
+	_, err := Open(dir, testMeta(), quiet)
+	wantDamage(t, "Open", err)
+	if err == nil {
+		t.Error("a log without what was durable is taken")
+	}
+	for name, b := range old {
+		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+	}
+	must(t, unix.Setxattr(dir, witnessAttr, []byte("\x01\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
+	if _, err = Open(dir, testMeta(), quiet); err == nil {
+		t.Error("a journal that is older than the last mount is taken")
+	}
+	wantDamage(t, "Open", err)
+}
+
+// TestBranchKey: a page that begins with another key than the one above says is
+// refused, although nothing is out of order: bbolt would spoil it.
+func TestBranchKey(t *testing.T) {
+	dir, dump := populated(t, 12, 40)
+	files := readFiles(t, dir)
+	found := 0
+	for off := 0; off+4096 <= used(files[DBName]); off += 4096 {
+		b := append([]byte(nil), files[DBName]...)
+		page := b[off:]
+		if native.Uint16(page[8:]) != boltBranch {
+			continue
+		}
+		key := boltHeader + int(native.Uint32(page[boltHeader:]))
+		clear(page[key : key+8])
+		restoreWith(t, dir, files, DBName, b)
+		if examine(t, dir, dump, "") {
+			found++
+		}
+	}
+	if found == 0 {
+		t.Error("no branch page was tried, or none refused")
+	}
+}
+
 // used is the length of a database file without the zeros at its end.
 func used(b []byte) int { return len(bytes.TrimRight(b, "\x00")) }
 
 func restoreWith(t testing.TB, dir string, files map[string][]byte, name string, b []byte) {
 	t.Helper()
+	_ = unix.Removexattr(dir, witnessAttr) // of a later opening
 	for n, content := range files {
 		if n == name {
 			content = b

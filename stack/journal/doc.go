@@ -37,7 +37,7 @@
 //  1. freeze the active log: the other one, which is empty, becomes active;
 //  2. commit the frozen records and the last frozen sequence number S to the
 //     database, in one synced transaction;
-//  3. truncate the frozen log;
+//  3. wipe the frozen log: zeros, made durable, for its blocks are kept (reserve.go);
 //  4. append to the active log a mark: a frame without records that says
 //     "everything up to S is durable".
 //
@@ -68,8 +68,9 @@
 // records and the sum of their CRCs are kept and compared. bbolt is then called
 // only inside a guard that turns a panic or a fault into [ErrDamaged].
 //
-// What cannot be told from a crash is a frame damaged at the very end of the log after
-// a crash: nothing behind it says that it was durable, so it counts as torn.
+// Each sync is followed by a mark that says what it made durable. What cannot be told
+// from a crash is a frame damaged at the very end of the log after a power cut that
+// took the mark: nothing behind it says that it was durable, so it counts as torn.
 //
 // # Locks
 //

@@ -57,9 +57,9 @@ func (j *Journal) fold() error {
 	}
 	j.opts.at(cutFolded)
 	j.state = next
-	truncated := j.truncateSpare()
+	wiped := j.wipeSpare()
 	j.opts.at(cutFrozenEmpty)
-	j.thaw(truncated)
+	j.thaw(wiped)
 	return nil
 }
 
@@ -86,24 +86,28 @@ func (j *Journal) freeze() (state, *delta, error) {
 	return next, j.frozen, nil
 }
 
-// truncateSpare empties the frozen log's file, which takes too long for mu. Only a
-// fold changes which log that is.
-func (j *Journal) truncateSpare() error {
+// wipeSpare empties the frozen log's file, which takes too long for mu. Only a fold
+// changes which log that is.
+func (j *Journal) wipeSpare() error {
 	j.mu.RLock()
-	f := j.spare.f
+	l := logFile{f: j.spare.f}
 	j.mu.RUnlock()
-	return f.Truncate(0)
+	err := l.wipe(!j.opts.NoSync)
+	l.reserve()
+	j.db.reserve()
+	return err
 }
 
 // thaw ends a fold whose records are in the database. If its log could not be
-// truncated, its frames are ignored by their number, and it is tried again before the
+// wiped, its frames are ignored by their number, and it is tried again before the
 // next frame is written there.
-func (j *Journal) thaw(truncated error) {
+func (j *Journal) thaw(wiped error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.spare.size, j.spare.torn = 0, truncated != nil
+	j.spare.size, j.spare.torn = 0, wiped != nil
 	j.frozen = nil
 	j.folds++
+	j.roomAgain()
 	j.tallies = j.state.tallies
 	j.reserved = max(j.reserved, j.state.reserved)
 	if !j.opts.NoSync {
@@ -113,8 +117,8 @@ func (j *Journal) thaw(truncated error) {
 }
 
 // mark writes a frame without records, whose header says what is durable. It is only
-// a witness against a database that lost its newest commit: if it cannot be written
-// nothing else suffers.
+// a witness against a database that lost its newest commit, and against damage to the
+// last frames that were synced: if it cannot be written nothing else suffers.
 func (j *Journal) mark() { _ = j.writeFrame(nil) }
 
 // foldFailed tells a want of space before anything was synced, which may pass, from a

@@ -4,6 +4,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -41,6 +42,43 @@ func (l *logFile) cutBack() error {
 		return err
 	}
 	l.torn = false
+	l.reserve() // that went, too
+	return nil
+}
+
+// wipe empties the file and keeps its blocks, which might not be had again: it
+// writes zeros and makes them durable, if sync. Frames that are written over them
+// later are then found whole or as zeros after a power cut, never as older ones.
+func (l *logFile) wipe(sync bool) error {
+	fi, err := l.f.Stat()
+	if err != nil {
+		return err
+	}
+	size := fi.Size()
+	if size > logReserve {
+		if err := l.f.Truncate(logReserve); err != nil {
+			return err
+		}
+		size = logReserve
+	}
+	dirty := false
+	buf, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
+	for off := int64(0); off < size; off += int64(len(buf)) {
+		b := buf[:min(int64(len(buf)), size-off)]
+		if _, err := l.f.ReadAt(b, off); err != nil {
+			return err
+		}
+		if bytes.Equal(b, zeros[:len(b)]) {
+			continue
+		}
+		dirty = true
+		if _, err := l.f.WriteAt(zeros[:len(b)], off); err != nil {
+			return err
+		}
+	}
+	if dirty && sync {
+		return fdatasync(l)
+	}
 	return nil
 }
 

@@ -69,6 +69,9 @@ func openLog(path string, flags int) (*logFile, error) {
 	if err != nil {
 		return nil, ioError(path, "the journal cannot be opened", err)
 	}
+	if flags&os.O_CREATE != 0 {
+		writeInPlace(f)
+	}
 	return &logFile{f: f}, nil
 }
 
@@ -139,6 +142,9 @@ func replay(s state, logs [2]*logFile) (recovered, *delta, error) {
 	if err != nil {
 		return r, nil, err
 	}
+	if err := checkWitness(filepath.Dir(logs[0].path()), s.epoch, r.seq); err != nil {
+		return r, nil, err
+	}
 	d := newDelta()
 	for _, f := range r.frames {
 		ops, err := decodeOps(f.payload)
@@ -168,11 +174,16 @@ func (j *Journal) begin(logs [2]*logFile, r recovered, d *delta) error {
 		j.durable = next.seq
 	}
 	for _, l := range logs {
-		l.torn = true // what it holds goes now, or before the first frame
-		_ = l.cutBack()
+		if l.wipe(!j.opts.NoSync) != nil {
+			l.torn = true // what it holds goes now, or before the first frame
+			_ = l.cutBack()
+		}
 		j.opts.at(cutLogEmptied)
+		l.reserve()
 	}
+	j.db.reserve()
 	j.mark()
+	j.testify()
 	if len(r.frames) > 0 || r.lost > 0 {
 		j.log.Info("journal replayed", slog.Int("frames", len(r.frames)), slog.Int("records", d.ops), slog.Int("unsynced frames lost", r.lost))
 	}

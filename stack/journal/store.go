@@ -79,7 +79,9 @@ func openBolt(path string, readOnly, noSync bool) (*store, error) {
 		InitialMmapSize: mapSize, NoStatistics: true,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			f, err := os.OpenFile(name, flag, mode)
-			file = f
+			if file = f; err == nil && !readOnly {
+				writeInPlace(f)
+			}
 			return f, err
 		},
 	}

@@ -47,6 +47,8 @@ func (j *Journal) syncLogs(want uint64) error {
 	defer j.mu.Unlock()
 	j.syncs++
 	j.durable = max(j.durable, seq)
+	j.mark()
+	j.testify()
 	return nil
 }
 

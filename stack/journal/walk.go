@@ -217,8 +217,13 @@ func (w *boltWalk) cut(b []byte, id uint64, i, n int, pos, size uint64) ([]byte,
 	return b[off : off+size : off+size], nil
 }
 
-// order checks that key follows prev within [lo, hi).
+// order checks that key follows prev within [lo, hi), and that the first one is lo, if
+// there is a lo: bbolt finds a page in the one above by that, and where it does not
+// find it, its next commit makes a second entry.
 func (w *boltWalk) order(id uint64, prev, key, lo, hi []byte) error {
+	if prev == nil && lo != nil && !bytes.Equal(key, lo) {
+		return w.bad("page %d does not begin with the key that leads to it", id)
+	}
 	if len(key) == 0 || (prev != nil && bytes.Compare(prev, key) >= 0) ||
 		bytes.Compare(key, lo) < 0 || (hi != nil && bytes.Compare(key, hi) >= 0) {
 		return w.bad("the keys of page %d are out of order", id)

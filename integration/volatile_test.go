@@ -1,0 +1,168 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// volatileMark is the mark of a volatile mount.
+func (u *union) volatileMark() string { return filepath.Join(u.work, "plyfs", "volatile") }
+
+// wantRefused expects that a mount with the options is refused, with the text,
+// and changes nothing.
+func (u *union) wantRefused(text string, options ...string) {
+	u.Helper()
+	before := mustDump(u, u.work, dumpOptions{})
+	u.opts.options = options
+	out, err := plyfs("mount", "-o", u.optionString(), u.mp)
+	if err == nil {
+		u.mounted = true
+		u.Fatal("mounted")
+	}
+	if !strings.Contains(out, text) || strings.Count(out, "\n") != 1 {
+		u.Errorf("refused with %q, want one line with %q", out, text)
+	}
+	for _, d := range diffTrees(before, mustDump(u, u.work, dumpOptions{}), nil) {
+		u.Errorf("the refusal has changed the work directory: %s", d)
+	}
+}
+
+// TestVolatile: a volatile mount marks its work directory, and the next mount
+// is refused until it is told to keep what is there.
+func TestVolatile(t *testing.T) {
+	requirePlyfs(t, "marks")
+	for _, option := range []string{"volatile", "fsync=0"} {
+		u := newMount(t, mountOpts{lowers: [][]string{{"f=lower", "gone=lower"}}, options: []string{option}})
+		b, err := os.ReadFile(u.volatileMark())
+		boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil || !strings.Contains(string(b), strings.TrimSpace(string(boot))) {
+			t.Errorf("the mark is %q, %v", b, err)
+		}
+		if out, _ := plyfs("status", u.mp); !strings.Contains(out, ", volatile") {
+			t.Errorf("status does not tell: %s", out)
+		}
+		must(t, os.WriteFile(u.path("f"), []byte("changed"), 0o644))
+		must(t, os.Remove(u.path("gone")))
+		u.unmount()
+
+		u.wantRefused("volatile: it synced nothing")
+		u.wantRefused("after_volatile=keep", "volatile")
+		u.wantRefused("the machine has run on since", "after_volatile=refuse")
+
+		u.opts.options = []string{"volatile", "after_volatile=keep"}
+		u.mount()
+		wantFile(t, u.path("f"), "changed")
+		u.unmount()
+		u.wantRefused("volatile")
+
+		u.opts.options = []string{"after_volatile=keep"}
+		u.mount()
+		wantFile(t, u.path("f"), "changed")
+		wantGone(t, u.path("gone"))
+		wantGone(t, u.volatileMark())
+		u.unmount()
+		u.opts.options = nil
+		u.mount()
+		wantFile(t, u.path("f"), "changed")
+		wantGone(t, u.path("gone"))
+	}
+}
+
+// TestVolatileAfterRestart: the refusal tells whether the machine was started
+// anew, and a mark that was cut off is one.
+func TestVolatileAfterRestart(t *testing.T) {
+	requirePlyfs(t, "marks")
+	u := newMount(t, mountOpts{lowers: [][]string{{"f=lower"}}, options: []string{"volatile"}})
+	u.kill9()
+	must(t, unix.Unmount(u.mp, unix.MNT_DETACH))
+	u.mounted = false
+	must(t, os.WriteFile(u.volatileMark(), []byte("boot 00000000-0000-0000-0000-000000000000\nmounted x\n"), 0o600))
+	u.wantRefused("started anew since")
+	must(t, os.WriteFile(u.volatileMark(), nil, 0o600))
+	u.wantRefused("may be damaged")
+	u.opts.options = []string{"after_volatile=keep"}
+	u.mount()
+	u.unmount()
+}
+
+// TestVolatileNotMounted: a mount that does not come about leaves no mark.
+func TestVolatileNotMounted(t *testing.T) {
+	requirePlyfs(t, "marks")
+	u := newMount(t, mountOpts{lowers: [][]string{{"f=lower"}}})
+	u.unmount()
+	lower := u.lowers
+	u.lowers = []string{u.upper + "/../lower1/../lower2"}
+	makeTree(t, filepath.Clean(u.lowers[0]), nil)
+	u.wantRefused("another set of layers", "volatile")
+	wantGone(t, u.volatileMark())
+	u.lowers, u.opts.options = lower, nil
+	u.mount()
+}
+
+// TestVolatileOverlay: the mark of a volatile kernel overlayfs counts, too.
+func TestVolatileOverlay(t *testing.T) {
+	requirePlyfs(t, "marks")
+	u := prepare(t, mountOpts{lowers: [][]string{{"f=lower"}}})
+	must(t, unix.Mount("overlay", u.mp, "overlay", 0, "volatile,lowerdir="+u.lowers[0]+",upperdir="+u.upper+",workdir="+u.work))
+	must(t, os.WriteFile(u.path("f"), []byte("changed"), 0o644))
+	must(t, unix.Unmount(u.mp, 0))
+	u.wantRefused("volatile: it synced nothing")
+	u.opts.options = []string{"after_volatile=keep"}
+	u.mount()
+	wantFile(t, u.path("f"), "changed")
+	u.unmount()
+	u.opts.options = nil
+	u.mount()
+	u.unmount()
+	// Another feature is none that plyfs could look over.
+	makeTree(t, filepath.Join(u.work, "work", "incompat", "frobnicated"), nil)
+	u.wantRefused(`the feature "frobnicated"`, "after_volatile=keep")
+	must(t, os.RemoveAll(filepath.Join(u.work, "work", "incompat", "frobnicated")))
+}
+
+// TestVolatileSyncsNothing counts what reaches the disk: neither a copy-up nor
+// fsync, nor a rename, nor the end of a volatile mount syncs; without the
+// option they do.
+func TestVolatileSyncsNothing(t *testing.T) {
+	requirePlyfs(t, "a journal")
+	d := newFaultDev(t, "ext4", 64, "commit=300")
+	u := prepare(t, mountOpts{lowers: [][]string{{"f=#100000", "dir/g=lower", "h=lower", "h2 => h"}}, upperDir: d.mp})
+	work := func() (flushes int) {
+		before := d.stats().flushes
+		must(t, withFile(u.path("f"), os.O_RDWR, func(f *os.File) error {
+			if _, err := f.WriteAt([]byte("changed"), 5); err != nil {
+				return err
+			}
+			return f.Sync()
+		}))
+		must(t, os.Remove(u.path("h2")))
+		must(t, u.rename2("dir", "dir2", 0))
+		must(t, withFile(u.path("dir2"), os.O_RDONLY, (*os.File).Sync))
+		must(t, withFile(u.path(), os.O_RDONLY, func(f *os.File) error { return unix.Syncfs(int(f.Fd())) }))
+		u.unmount()
+		return d.stats().flushes - before
+	}
+	u.opts.options = []string{"volatile"}
+	u.mount()
+	if n := work(); n != 0 {
+		t.Errorf("a volatile mount has flushed the disk %d times", n)
+	}
+	u.opts.options = []string{"after_volatile=keep"}
+	before := d.stats().flushes
+	u.mount()
+	if n := d.stats().flushes - before; n == 0 {
+		t.Error("what the volatile mount left was not synced")
+	}
+	must(t, u.rename2("dir2", "dir", 0))
+	must(t, os.WriteFile(u.path("h2"), nil, 0o644))
+	if n := work(); n == 0 {
+		t.Error("a mount that is not volatile has not flushed the disk")
+	}
+}
