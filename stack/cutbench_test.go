@@ -57,7 +57,7 @@ func doSteps(root string, steps []cutOp, mask int) bool {
 
 // movesTimes are the points at which a file's times are those of a write that
 // changed nothing of what it shows.
-var movesTimes = map[CutPoint]bool{cutChunkFilled: true, cutEdgeFilled: true, cutLimitLowered: true}
+var movesTimes = map[CutPoint]bool{cutChunkFilled: true, cutEdgeFilled: true}
 
 // match finds the most steps after which a tree looks so, of those that must
 // be done at least. A tree that is none of them is told by its differences. A

@@ -6,6 +6,7 @@ package stack
 import (
 	"syscall"
 
+	"github.com/plyfs/plyfs/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -289,6 +290,10 @@ func (q *partial) blank(fd int, mode uint32, off, end int64, keep bool) error {
 			return err
 		}
 		if err := q.mayBeCut(fd); err != nil {
+			return err
+		}
+		// The limit changes what is shown, and no system call that sets times.
+		if err := layers.FD(fd).Utimens([2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_NOW}}); err != nil {
 			return err
 		}
 		q.lowerLimit(start)
