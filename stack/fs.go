@@ -56,6 +56,7 @@ type FS struct {
 
 	answersOpenDir bool         // see OpenDir; set at Open
 	moving         sync.RWMutex // renames, against a walk through the known names
+	requests       sync.RWMutex // held for reading by each request, for writing by Check
 	setting        sync.Mutex   // one SetPolicy at a time; guards lastGen
 	lastGen        uint64
 	answers        atomic.Uint64 // counts when the policy's answers may have changed

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"syscall"
 
@@ -28,12 +29,12 @@ import (
 //	       2 impure (may hold entries with an origin)
 //
 //	trusted.plyfs.origin, on copied-up inodes that are no directories
-//	+---------+---------------+-------------------+-------------------+------------------+
-//	| version | layer         | inode number      | limit             | lower path       |
-//	| 1 byte  | 4, big endian | 8, big endian     | 8, big endian     | rest; from the   |
-//	| = 1 - 3 | 1 = topmost   |                   |                   | lower root       |
-//	+---------+---------------+-------------------+-------------------+------------------+
-//	version 1: a whole file, or no regular one; limit and path are not there
+//	+---------+---------------+---------------+---------------+---------------+----------------+
+//	| version | layer         | inode number  | limit         | CRC-32C of    | lower path     |
+//	| 1 byte  | 4, big endian | 8, big endian | 8, big endian | all the rest  | rest; from the |
+//	| = 1 - 3 | 1 = topmost   |               |               | 4, big endian | lower root     |
+//	+---------+---------------+---------------+---------------+---------------+----------------+
+//	version 1: a whole file, or no regular one; limit, sum and path are not there
 //	version 2: a partial file (partial.go) that was never cut: if it is shorter
 //	           than its limit, the file system has lost its size in a power cut.
 //	           Without a path, the lower file is the one of the same name in the
@@ -54,7 +55,7 @@ const (
 
 	markHeader   = 10
 	originBytes  = 13
-	partialBytes = originBytes + 8
+	partialBytes = originBytes + 8 + 4
 
 	// maxRedirect is the longest redirect that fits any file system's
 	// xattrs next to what users keep there. Kernel overlayfs takes 256.
@@ -134,10 +135,19 @@ func (m originMark) encode() []byte {
 			b[0] = markCut
 		}
 		b = binary.BigEndian.AppendUint64(b, uint64(m.limit))
+		b = binary.BigEndian.AppendUint32(b, originSum(b, m.path))
 		b = append(b, m.path...)
 	}
 	return b
 }
+
+// originSum is the sum of a partial file's origin: of what comes before it and
+// of the path behind it.
+func originSum(head []byte, path string) uint32 {
+	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, []byte(path))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func decodeOrigin(b []byte) (originMark, error) {
 	if len(b) < originBytes {
@@ -156,15 +166,24 @@ func decodeOrigin(b []byte) (originMark, error) {
 	m.partial, m.cut = true, b[0] == markCut
 	m.limit = int64(binary.BigEndian.Uint64(b[originBytes:]))
 	m.path = string(b[partialBytes:])
-	if m.limit < 0 || m.path != "" && !isLowerPath(m.path) {
+	sum := binary.BigEndian.Uint32(b[partialBytes-4:])
+	if sum != originSum(b[:partialBytes-4], m.path) || m.limit < 0 || m.path != "" && !isLowerPath(m.path) {
 		return originMark{}, errMark
 	}
 	return m, nil
 }
 
-// isLowerPath tells whether a path leads down from the lower root.
+// isLowerPath tells whether a path leads straight down from the lower root.
 func isLowerPath(s string) bool {
-	return s[0] == '/' && !strings.Contains(s+"/", "/../") && !strings.Contains(s, "\x00")
+	if s[0] != '/' || strings.IndexByte(s, 0) >= 0 {
+		return false
+	}
+	for part := range strings.SplitSeq(s[1:], "/") {
+		if part == "" || part == "." || part == ".." || len(part) > unix.NAME_MAX {
+			return false
+		}
+	}
+	return true
 }
 
 // readOriginMark reads the origin of an upper non-directory; ok is false if it

@@ -134,6 +134,18 @@ func (fs *FS) DumpJournal(w io.Writer) error {
 	return fs.j.Dump(w)
 }
 
+// DumpJournalJSON is DumpJournal as one JSON document, null without a journal.
+func (fs *FS) DumpJournalJSON(w io.Writer) error {
+	if fs.j == nil {
+		_, err := fmt.Fprintln(w, "null")
+		return err
+	}
+	if err := fs.settle(); err != nil {
+		return err
+	}
+	return fs.j.DumpJSON(w)
+}
+
 // countFDs is how many descriptors the process has open.
 func countFDs() int {
 	ents, err := os.ReadDir("/proc/self/fd")

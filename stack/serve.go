@@ -259,7 +259,9 @@ func (s *server) handle(in, out []byte) {
 		s.syncFS(in, out)
 		return
 	}
+	s.fs.requests.RLock() // see FS.Check
 	n, _ := s.ps.HandleRequest([][]byte{in}, [][]byte{out})
+	s.fs.requests.RUnlock()
 	if n > 0 {
 		// ENOENT: the request was interrupted and is answered already.
 		if _, err := unix.Write(s.fs.dev.fd, out[:n]); err != nil && err != syscall.ENOENT && err != syscall.ENODEV {

@@ -42,8 +42,8 @@ func ask(m mount, r request, into any) error {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
-	if r.Verb == verbSync || strings.HasPrefix(r.Verb, "policy-") || strings.HasPrefix(r.Verb, "map-") {
-		_ = conn.SetDeadline(time.Time{}) // programs may take long to load, and disks to write
+	if r.Verb == verbSync || r.Verb == verbCheck || strings.HasPrefix(r.Verb, "policy-") || strings.HasPrefix(r.Verb, "map-") {
+		_ = conn.SetDeadline(time.Time{}) // programs may take long to load, disks to write, and a large upper to walk
 	}
 	if err := json.NewEncoder(conn).Encode(r); err != nil {
 		return fail(exitFailure, "%s: asking the daemon: %w", m.Mountpoint, err)

@@ -30,6 +30,8 @@ const (
 	verbStatus  = "status"
 	verbExplain = "explain"
 	verbJournal = "journal-dump"
+	verbDump    = "journal-dump-json"
+	verbCheck   = "check"
 	verbSync    = "sync"
 	verbPID     = "pid"
 
@@ -62,6 +64,8 @@ type served interface {
 	Explain(rel string) (stack.Explanation, error)
 	DumpJournal(w io.Writer) error
 	CompletePath(rel string, report func(stack.CompletionProgress) error) error
+	DumpJournalJSON(w io.Writer) error
+	Check() (*stack.CheckReport, error)
 	Sync() error
 	planned
 }
@@ -222,6 +226,12 @@ func (c *control) handle(r request) (any, error) {
 		var b bytes.Buffer
 		err := c.fs.DumpJournal(&b)
 		return b.Bytes(), err
+	case verbDump:
+		var b bytes.Buffer
+		err := c.fs.DumpJournalJSON(&b)
+		return b.Bytes(), err
+	case verbCheck:
+		return c.fs.Check()
 	case verbSync:
 		return nil, c.fs.Sync()
 	case verbPID:

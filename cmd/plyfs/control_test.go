@@ -39,6 +39,11 @@ func (fakeMount) DumpJournal(w io.Writer) error {
 	_, err := io.WriteString(w, "dump \xff\n")
 	return err
 }
+func (fakeMount) DumpJournalJSON(w io.Writer) error {
+	_, err := io.WriteString(w, "{}\n")
+	return err
+}
+func (fakeMount) Check() (*stack.CheckReport, error) { return &stack.CheckReport{Version: 1}, nil }
 func (fakeMount) PlanOf(rel string, _ stack.Caller, _ int) (stack.PlanInfo, error) {
 	return stack.PlanInfo{Path: rel}, nil
 }
@@ -75,6 +80,8 @@ func TestControl(t *testing.T) {
 		`{"verb":"status"}`:                    `"pid":7`,
 		`{"verb":"explain","path":"YS9i"}`:     `"path":"a/b"`,
 		`{"verb":"journal-dump"}`:              `{"data":"ZHVtcCD/Cg=="}`,
+		`{"verb":"journal-dump-json"}`:         `{"data":"e30K"}`,
+		`{"verb":"check"}`:                     `{"data":{"version":1,`,
 		`{"verb":"sync"}`:                      `{"error":"disk full"}`,
 		`{"verb":"nonsense"}`:                  `unknown verb`,
 		`rubbish`:                              `bad request`,

@@ -24,6 +24,7 @@ const (
 	exitEnvironment = 3   // the machine lacks something: /dev/fuse, a privilege, a kernel feature
 	exitBusy        = 4   // in use by another mount or process
 	exitJournal     = 5   // the journal is newer, damaged, or of other layers
+	exitViolation   = 6   // plyfs check: something is not as it should be
 	exitRunFailed   = 125 // plyfs run: plyfs itself failed
 	exitRunNotExec  = 126 // plyfs run: the command cannot be executed
 	exitRunNotFound = 127 // plyfs run: the command was not found
@@ -129,6 +130,7 @@ var exitCodesTopic = &cobra.Command{
     3  environment: /dev/fuse, a privilege or a kernel feature is missing
     4  busy: in use by another mount, or by processes
     5  journal: newer than this program, damaged, or of other layers
+    6  "check" has found violations
 
 "plyfs run" exits with the code of its command, 128+N if signal N ended it, and
 

@@ -50,8 +50,8 @@ what it changed:
 	f := r.PersistentFlags()
 	f.StringVar(&r.logLevel, "log-level", "", "least important messages to log: debug, info, warn or error (default info)")
 	f.StringVar(&r.logFile, "log-file", "", "log to this file (default: the systemd journal, or "+logPath+")")
-	r.AddCommand(newMount(r), newHelper(r), newUmount(), newRun(r), newStatus(), newExplain(), newComplete(), newSync(), newJournal(),
-		newVersion(), exitCodesTopic, optionsTopic)
+	r.AddCommand(newMount(r), newHelper(r), newUmount(), newRun(r), newStatus(), newExplain(), newComplete(), newSync(),
+		newCheck(), newJournal(), newVersion(), exitCodesTopic, optionsTopic, checkTopic)
 	r.AddCommand(bpfCommands()...)
 	_ = r.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))
 	return r

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Problem is something that [Check] found wrong.
@@ -25,7 +26,7 @@ func (p Problem) String() string { return p.File + ": " + p.What }
 // [ErrLocked] for a live mount; what it found is in the list. Frames that were never
 // synced and are torn are no problem: a crash leaves them.
 func Check(dir string) ([]Problem, error) {
-	logs, err := openLogsShared(dir)
+	logs, err := openLogsOnly(dir, unix.LOCK_SH)
 	if isDamage(err) {
 		return []Problem{problem(filepath.Join(dir, logName), err)}, nil
 	}

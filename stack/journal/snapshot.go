@@ -16,18 +16,19 @@ import (
 // Snapshot is a journal opened for reading, without a mount. It keeps a shared lock
 // until it is closed.
 type Snapshot struct {
-	dir  string
-	meta Meta
-	db   *store
-	logs [2]*logFile
-	add  *delta // what the logs hold beyond the database
+	dir   string
+	meta  Meta
+	state state
+	db    *store
+	logs  [2]*logFile
+	add   *delta // what the logs hold beyond the database
 }
 
 // OpenReadOnly opens the journal in dir (WORK/plyfs) for reading and changes nothing,
 // not even to finish what a crash left. It gives [ErrLocked] for the journal of a live
 // mount, fs.ErrNotExist if there is none, and refuses like [Open] otherwise.
 func OpenReadOnly(dir string) (*Snapshot, error) {
-	logs, err := openLogsShared(dir)
+	logs, err := openLogsOnly(dir, unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
@@ -39,15 +40,15 @@ func OpenReadOnly(dir string) (*Snapshot, error) {
 	return s, nil
 }
 
-// openLogsShared opens both logs for reading and takes the shared lock.
-func openLogsShared(dir string) (logs [2]*logFile, err error) {
+// openLogsOnly opens both logs for reading and takes the journal's lock.
+func openLogsOnly(dir string, how int) (logs [2]*logFile, err error) {
 	if _, err := os.Lstat(dbPath(dir)); errors.Is(err, fs.ErrNotExist) {
 		return logs, &Error{File: dbPath(dir), What: "there is no journal", Err: err,
 			Mend: "name the workdir of a mount that had an upperdir"}
 	}
 	for i, name := range []string{logName, altName} {
 		if logs[i], err = openLog(filepath.Join(dir, name), os.O_RDONLY); err == nil && i == 0 {
-			err = lockFile(logs[0].f, unix.LOCK_SH)
+			err = lockFile(logs[0].f, how)
 		}
 		if err != nil {
 			closeLogs(logs)
@@ -63,7 +64,7 @@ func (s *Snapshot) load() error {
 	if err != nil {
 		return err
 	}
-	s.meta = found.layers
+	s.meta, s.state = found.layers, found.state
 	if _, s.add, err = replay(found.state, s.logs); err != nil {
 		return err
 	}

@@ -1,0 +1,677 @@
+// Copyright 2026 The plyfs Authors.
+// SPDX-License-Identifier: BSD-3-Clause
+
+package stack
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/plyfs/plyfs/stack/journal"
+	"golang.org/x/sys/unix"
+)
+
+// checkLower is the lower layer of most of the tests here.
+func checkLower(t testing.TB) string {
+	return layer(t, "file a/x 1", "file a/y 2", "file a/deep/z 3", "file b/x 4", "file c/w 5", "file d/v 6", "file d/u 7",
+		"file big "+strings.Repeat("0123456789abcdef", 4096), "file h1 hard", "link h1 h2", "link h1 d/h3", "file keep 8")
+}
+
+// workload leaves something of everything that upper and the journal can hold.
+func workload(t testing.TB, m *mounted) {
+	t.Helper()
+	must(t, unix.Unlink(m.path("a/x")))            // a record
+	writePath(t, m.path("a/y"), "changed")         // a copy
+	must(t, unix.Rename(m.path("b"), m.path("B"))) // a redirect
+	must(t, unix.Unlink(m.path("B/x")))
+	must(t, unix.Unlink(m.path("c/w")))
+	must(t, unix.Rmdir(m.path("c")))
+	mkdir(t, m.path("c")) // opaque
+	writePath(t, m.path("c/new"), "new")
+	mkdir(t, m.path("plain"))
+	must(t, unix.Rename(m.path("d/v"), m.path("plain/v"))) // impure
+	mkdir(t, m.path("moved"))
+	must(t, unix.Rename(m.path("moved"), m.path("a/moved"))) // opaque, with a note
+	writePath(t, m.path("h1"), "changed hard")               // in the index
+	must(t, unix.Unlink(m.path("h2")))
+	must(t, unix.Symlink("keep", m.path("sym")))
+	must(t, unix.Mknod(m.path("null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
+}
+
+// checkMade mounts over the lowers, does the workload, and unmounts.
+func checkMade(t testing.TB) *mounted {
+	t.Helper()
+	m := mountOver(t, nil, checkLower(t))
+	workload(t, m)
+	m.unmount()
+	return m
+}
+
+func (m *mounted) config() Config { return Config{Upper: m.upper, Work: m.work, Lowers: m.lowers} }
+
+// check checks, and fails the test if anything was changed by that.
+func (m *mounted) check() *CheckReport {
+	m.t.Helper()
+	before := fingerprint(m.t, append([]string{m.upper, m.work}, m.lowers...)...)
+	r, err := Check(m.config())
+	if err != nil {
+		m.t.Fatalf("Check: %v", err)
+	}
+	if fingerprint(m.t, append([]string{m.upper, m.work}, m.lowers...)...) != before {
+		m.t.Error("the check has changed something")
+	}
+	return r
+}
+
+// fingerprint sums up trees: content, xattrs and all times but that of access.
+func fingerprint(t testing.TB, roots ...string) string {
+	t.Helper()
+	h := sha256.New()
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			st := statOf(t, p)
+			fmt.Fprintf(h, "%s %o %d %d %d %v %v\n", p, st.Mode, st.Ino, st.Nlink, st.Size, st.Mtim, st.Ctim)
+			list := make([]byte, 4096)
+			n, _ := unix.Llistxattr(p, list)
+			for _, a := range strings.Split(string(list[:max(n, 0)]), "\x00") {
+				val := make([]byte, 4096)
+				if n, err := unix.Lgetxattr(p, a, val); err == nil {
+					fmt.Fprintf(h, "%s=%x\n", a, val[:n])
+				}
+			}
+			if e.Type().IsRegular() {
+				b, err := os.ReadFile(p)
+				h.Write(b)
+				return err
+			}
+			return nil
+		})
+		must(t, err)
+	}
+	return string(h.Sum(nil))
+}
+
+// wantClean expects a report without violations.
+func wantClean(t testing.TB, when string, r *CheckReport) {
+	t.Helper()
+	for _, f := range r.Findings {
+		if f.Severity == Violation {
+			t.Errorf("%s: %+v", when, f)
+		}
+	}
+	if !r.Clean || !r.Complete {
+		t.Errorf("%s: clean %v, complete %v", when, r.Clean, r.Complete)
+	}
+}
+
+// wantFindings expects findings of exactly these kinds.
+func wantFindings(t testing.TB, when string, r *CheckReport, kinds ...string) {
+	t.Helper()
+	var got []string
+	for _, f := range r.Findings {
+		if !slices.Contains(got, f.Kind) {
+			got = append(got, f.Kind)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(kinds)
+	if !slices.Equal(got, kinds) {
+		t.Errorf("%s: found %q, want %q:\n%s", when, got, kinds, findingsText(r))
+	}
+}
+
+func findingsText(r *CheckReport) string {
+	b, _ := json.MarshalIndent(r.Findings, "", "  ")
+	return string(b)
+}
+
+func setMarkAt(t testing.TB, path string, m dirMark) {
+	t.Helper()
+	must(t, unix.Lsetxattr(path, xattrDir, m.encode(), 0))
+}
+
+func markAt(t testing.TB, path string) dirMark {
+	t.Helper()
+	buf := make([]byte, 4096)
+	n, err := unix.Lgetxattr(path, xattrDir, buf)
+	if err == unix.ENODATA {
+		return dirMark{}
+	}
+	must(t, err)
+	m, err := decodeMark(buf[:n])
+	must(t, err)
+	return m
+}
+
+// withJournal changes the journal of a mount that is over.
+func (m *mounted) withJournal(do func(j *journal.Journal)) {
+	m.t.Helper()
+	s, err := journal.OpenReadOnly(m.work + "/plyfs")
+	must(m.t, err)
+	meta := s.Meta()
+	must(m.t, s.Close())
+	j, err := journal.Open(m.work+"/plyfs", meta, journal.Options{})
+	must(m.t, err)
+	do(j)
+	must(m.t, j.Close())
+}
+
+func TestCheckClean(t *testing.T) {
+	m := checkMade(t)
+	r := m.check()
+	wantClean(t, "after a workload", r)
+	wantFindings(t, "after a workload", r)
+	if r.Version != CheckVersion || r.Counts.Directories < 7 || r.Counts.Entries < 6 || r.Counts.Covers == 0 || r.Counts.Index != 1 || r.Counts.Links != 1 {
+		t.Errorf("%+v", r)
+	}
+	m = m.remount(nil)
+	live, err := m.FS.Check()
+	must(t, err)
+	wantClean(t, "live", live)
+	if !live.Live {
+		t.Error("not said to be live")
+	}
+}
+
+// What a mount that was killed leaves is no violation, and it is said what will
+// become of it.
+func TestCheckAfterAKill(t *testing.T) {
+	m := mountOver(t, nil, checkLower(t))
+	workload(t, m)
+	back := m.freeze()
+	m.unmount()
+	back()
+	must(t, os.WriteFile(m.work+"/plyfs/tmp/#1", nil, 0o600))
+	must(t, os.Mkdir(m.work+"/plyfs/tmp/#2", 0o700))
+	r := m.check()
+	wantClean(t, "killed", r)
+	if !hasKind(r, "live") || !hasKind(r, "tmp") || r.Counts.Whiteouts == 0 {
+		t.Errorf("%+v", r)
+	}
+	r, err := Repair(m.config())
+	must(t, err)
+	wantClean(t, "killed and repaired", r)
+	if hasKind(r, "tmp") || len(r.Repair.Done) == 0 || r.Repair.Backup == "" {
+		t.Errorf("%s", findingsText(r))
+	}
+	wantFindings(t, "killed and repaired", m.check(), "live")
+}
+
+func hasKind(r *CheckReport, kind string) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Kind == kind })
+}
+
+// freeze copies upper and work as they are, and gives a function that puts the
+// copies in their place: as if the mount had been killed at this moment.
+func (m *mounted) freeze() (putBack func()) {
+	m.t.Helper()
+	dir := m.t.TempDir()
+	if out, err := exec.Command("cp", "-a", m.upper, m.work, dir).CombinedOutput(); err != nil {
+		m.t.Fatalf("cp: %v: %s", err, out)
+	}
+	return func() {
+		m.t.Helper()
+		for _, d := range []string{m.upper, m.work} {
+			for _, name := range names(m.t, d) {
+				must(m.t, os.RemoveAll(d+"/"+name))
+			}
+			from := dir + "/" + filepath.Base(d)
+			for _, name := range names(m.t, from) {
+				must(m.t, os.Rename(from+"/"+name, d+"/"+name))
+			}
+		}
+	}
+}
+
+// A damage is one way to spoil the directories that checkMade leaves.
+type damage struct {
+	name   string
+	do     func(t testing.TB, m *mounted)
+	kinds  []string
+	loses  string // part of what the first violation loses
+	mended bool   // Repair leaves nothing
+	note   bool   // no violation
+}
+
+func TestCheckNamesDamage(t *testing.T) {
+	for _, d := range damages {
+		t.Run(d.name, func(t *testing.T) {
+			m := checkMade(t)
+			d.do(t, m)
+			r := m.check()
+			wantFindings(t, "damaged", r, d.kinds...)
+			if r.Clean != d.note {
+				t.Errorf("clean: %v\n%s", r.Clean, findingsText(r))
+			}
+			if len(r.Findings) == 0 {
+				return
+			}
+			if f := r.Findings[0]; !strings.Contains(f.Loses, d.loses) || d.loses == "" && f.Loses != "" || f.What == "" || f.Path == "" {
+				t.Errorf("%+v", f)
+			}
+			for _, f := range r.Findings {
+				if _, known := checkKinds[f.Kind]; !known {
+					t.Errorf("kind %q is in no list", f.Kind)
+				}
+				if f.Severity == Violation && f.Mend == "" && !f.Repairable {
+					t.Errorf("no mend: %+v", f)
+				}
+			}
+			again, err := Repair(m.config())
+			must(t, err)
+			left := m.check()
+			if d.mended {
+				wantFindings(t, "repaired", left)
+				wantClean(t, "repaired", again)
+				if again.Repair.Backup == "" || len(again.Repair.Done) == 0 || len(again.Repair.Failed) > 0 {
+					t.Errorf("%+v", again.Repair)
+				}
+				if _, err := os.Stat(again.Repair.Backup + "/" + journal.DBName); err != nil {
+					t.Errorf("the copy of the journal: %v", err)
+				}
+			} else {
+				wantFindings(t, "after a repair that refuses", left, d.kinds...)
+				if again.Repair.Backup != "" {
+					t.Errorf("a copy was made for nothing: %+v", again.Repair)
+				}
+			}
+		})
+	}
+	seen := map[string]bool{}
+	for _, d := range damages {
+		for _, k := range d.kinds {
+			seen[k] = true
+		}
+	}
+	for k := range checkKinds {
+		if !seen[k] && !elsewhere[k] {
+			t.Errorf("no test makes a %q", k)
+		}
+	}
+}
+
+// elsewhere are kinds that other tests make.
+var elsewhere = map[string]bool{"live": true, "tmp": true, "first-mount": true, "never-mounted": true, "read-only": true, "metacopy": true, "unreadable": true}
+
+func flipMark(path string, change func(*dirMark)) func(t testing.TB, m *mounted) {
+	return func(t testing.TB, m *mounted) {
+		mark := markAt(t, m.upper+path)
+		change(&mark)
+		setMarkAt(t, m.upper+path, mark)
+	}
+}
+
+func planted(path, attr string, value []byte) func(t testing.TB, m *mounted) {
+	return func(t testing.TB, m *mounted) { must(t, unix.Lsetxattr(m.upper+path, attr, value, 0)) }
+}
+
+func partialOrigin(layer uint32, ino, limit uint64, path string) []byte {
+	return originMark{Origin: journal.Origin{Layer: layer, Ino: ino}, partial: true, limit: int64(limit), path: path}.encode()
+}
+
+func encodeOrigin(o journal.Origin) []byte { return originMark{Origin: o}.encode() }
+
+// plantPartial makes a sparse upper file over the lower file "big", with the
+// first of its 16 blocks written.
+func plantPartial(t testing.TB, m *mounted, name string, change func(ino, size uint64) []byte) {
+	t.Helper()
+	st := statOf(t, m.lowers[0]+"/big")
+	must(t, os.WriteFile(m.upper+"/"+name, []byte(strings.Repeat("w", 4096)), 0o644))
+	must(t, os.Truncate(m.upper+"/"+name, st.Size))
+	must(t, unix.Setxattr(m.upper+"/"+name, xattrOrigin, change(st.Ino, uint64(st.Size)), 0))
+	must(t, os.WriteFile(m.work+"/plyfs/partial", nil, 0o600))
+}
+
+func plant(name string, change func(ino, size uint64) []byte) func(t testing.TB, m *mounted) {
+	return func(t testing.TB, m *mounted) { plantPartial(t, m, name, change) }
+}
+
+var damages = []damage{
+	{name: "mark cut short", do: planted("/a", xattrDir, []byte{1, 0, 0}), kinds: []string{"mark-unreadable", "leftover"}, loses: "EIO"},
+	{name: "mark of a newer version", do: planted("/a", xattrDir, append([]byte{2}, make([]byte, 9)...)), kinds: []string{"mark-unreadable", "leftover"}, loses: "EIO"},
+	{name: "mark of the root", do: planted("", xattrDir, []byte{9}), kinds: []string{"mark-unreadable", "leftover"}, loses: "EIO"},
+	{name: "unknown flags", do: flipMark("/a", func(d *dirMark) { d.flags |= 0x40 }), kinds: []string{"mark-unreadable", "leftover"}, loses: "EIO"},
+	{name: "opaque lost", do: flipMark("/c", func(d *dirMark) { d.flags = 0 }), kinds: []string{"mark-contradiction"}, loses: "removed"},
+	{name: "opaque lost, with a note", do: func(t testing.TB, m *mounted) {
+		must(t, os.Mkdir(m.lowers[0]+"/a/moved", 0o755)) // as if it had been there
+		flipMark("/a/moved", func(d *dirMark) { d.flags = 0 })(t, m)
+	}, kinds: []string{"mark-contradiction"}, loses: "never showed"},
+	{name: "opaque gained", do: flipMark("/a", func(d *dirMark) { d.flags |= markOpaque }), kinds: []string{"covers-nothing", "impure"}, loses: "the lower directory"},
+	{name: "opaque and redirect", do: flipMark("/B", func(d *dirMark) { d.flags |= markOpaque }), kinds: []string{"mark-contradiction"}},
+	{name: "impure lost", do: flipMark("/plain", func(d *dirMark) { d.flags = markOpaque }), kinds: []string{"impure"}, loses: "inode number", mended: true},
+	{name: "impure gained", do: flipMark("/a", func(d *dirMark) { d.flags |= markImpure }), kinds: []string{"mark-contradiction"}, loses: "removed"},
+	{name: "id of another directory", do: func(t testing.TB, m *mounted) {
+		id := markAt(t, m.upper+"/a").id
+		flipMark("/B", func(d *dirMark) { d.id = id })(t, m)
+	}, kinds: []string{"id-twice", "leftover"}, loses: "removed"},
+	{name: "id that was not handed out", do: flipMark("/a", func(d *dirMark) { d.id = 1<<64 - 1 }), kinds: []string{"id-unknown", "id-lost"}, loses: "removed"},
+	{name: "id that nothing is known of", do: flipMark("/a", func(d *dirMark) { d.id ^= 1 << 14 }), kinds: []string{"id-lost"}, loses: "removed"},
+	{name: "id of a moved directory lost", do: flipMark("/B", func(d *dirMark) { d.id ^= 1 << 14 }), kinds: []string{"id-lost"}, loses: "removed"},
+	{name: "redirect to nowhere", do: flipMark("/B", func(d *dirMark) { d.redirect = "/nowhere" }), kinds: []string{"redirect-lost"}, loses: "the lower directory"},
+	{name: "redirect to a file", do: flipMark("/B", func(d *dirMark) { d.redirect = "/keep" }), kinds: []string{"redirect-lost"}, loses: "the lower directory"},
+	{name: "redirect with a dot", do: flipMark("/B", func(d *dirMark) { d.redirect = "/./b" }), kinds: []string{"redirect-lost"}, loses: "the lower directory"},
+	{name: "redirect not as written", do: flipMark("/B", func(d *dirMark) { d.redirect = "//b" }), kinds: []string{"mark-contradiction"}},
+	{name: "redirect elsewhere", do: flipMark("/B", func(d *dirMark) { d.redirect = "/d" }), kinds: []string{"mark-contradiction", "merged-twice", "covers-idle"}, loses: "never showed"},
+	{name: "redirect lost", do: flipMark("/B", func(d *dirMark) { d.redirect = "" }), kinds: []string{"mark-contradiction", "covers-nothing"}, loses: "not what it showed"},
+	{name: "two for one", do: func(t testing.TB, m *mounted) {
+		must(t, os.Mkdir(m.upper+"/twin", 0o755))
+		setMarkAt(t, m.upper+"/twin", dirMark{redirect: "/d"})
+	}, kinds: []string{"merged-twice"}, loses: "one of the two"},
+	{name: "the hiding record lost", do: func(t testing.TB, m *mounted) {
+		id := markAt(t, m.upper).id
+		m.withJournal(func(j *journal.Journal) { must(t, j.Apply(journal.Uncover(id, "b"))) })
+	}, kinds: []string{"shown-twice"}, loses: "twice"},
+	{name: "origin cut short", do: planted("/a/y", xattrOrigin, []byte{1, 0}), kinds: []string{"origin-unreadable"}, loses: "EIO"},
+	{name: "origin of a newer version", do: planted("/a/y", xattrOrigin, append([]byte{3}, make([]byte, 12)...)), kinds: []string{"origin-unreadable"}, loses: "EIO"},
+	{name: "origin in a layer that is not there", do: planted("/a/y", xattrOrigin, encodeOrigin(journal.Origin{Layer: 7, Ino: 1})), kinds: []string{"origin-layer"}, loses: "EIO"},
+	{name: "partial", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "") }), note: true},
+	{name: "partial by path", do: plant("elsewhere", func(ino, size uint64) []byte { return partialOrigin(1, ino, size/2, "/big") }), note: true},
+	{name: "partial, another lower file", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1, size, "") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096 to 65535"},
+	{name: "partial, no lower file of the name", do: plant("big2", func(ino, size uint64) []byte { return partialOrigin(1, ino, 8192, "") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096 to 8191"},
+	{name: "partial, no lower file at the path", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "/d/big") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096"},
+	{name: "partial, a directory at the path", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "/d") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096"},
+	{name: "partial, limit too high", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size+1, "") }), kinds: []string{"partial-lower"}},
+	{name: "partial, limit absurd", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, 1<<63, "") }), kinds: []string{"origin-unreadable"}, loses: "EIO"},
+	{name: "partial, path climbs", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "/d/../big") }), kinds: []string{"origin-unreadable"}, loses: "EIO"},
+	{name: "partial, lower file cut short", do: func(t testing.TB, m *mounted) {
+		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "") })
+		must(t, os.Truncate(m.lowers[0]+"/big", 10000))
+	}, kinds: []string{"partial-lower"}, loses: "the bytes 10000 to 65535"},
+	{name: "partial and nothing written is missing", do: func(t testing.TB, m *mounted) {
+		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1, 4096, "") })
+	}, kinds: []string{"partial-lower"}},
+	{name: "partial and no regular file", do: planted("/null", xattrOrigin, partialOrigin(1, 1, 1, "/big")), kinds: []string{"partial-type"}, loses: "nothing that can be told"},
+	{name: "partial and not said so", do: func(t testing.TB, m *mounted) {
+		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "") })
+		must(t, os.Remove(m.work+"/plyfs/partial"))
+	}, kinds: []string{"partial-mark"}, loses: "completed", mended: true},
+	{name: "no partial file", do: func(t testing.TB, m *mounted) {
+		again := m.remount(nil)
+		must(t, again.CompletePath("/", func(CompletionProgress) error { return nil }))
+		again.unmount()
+		must(t, os.WriteFile(m.work+"/plyfs/partial", nil, 0o600))
+	}, kinds: []string{"partial-none"}, note: true},
+	{name: "place", do: planted("/plain", xattrPlace, []byte("no/path")), kinds: []string{"place"}, loses: "policy"},
+	{name: "place that climbs", do: planted("/a/y", xattrPlace, []byte("/x/../y")), kinds: []string{"place"}, loses: "policy"},
+	{name: "place as it should be", do: planted("/a/y", xattrPlace, []byte("/x/y")), note: true},
+	{name: "odd value", do: planted("/a/y", xattrCopied, []byte("?")), kinds: []string{"attr-unknown"}, note: true},
+	{name: "unknown private xattr", do: planted("/a/y", xattrPrefix+"future", []byte("?")), kinds: []string{"attr-unknown"}, note: true},
+	{name: "pair of another upper", do: planted("", xattrPair, make([]byte, pairBytes)), kinds: []string{"pair"}, loses: "refused"},
+	{name: "pair cut short", do: planted("", xattrPair, make([]byte, 3)), kinds: []string{"pair"}, loses: "refused"},
+	{name: "pair gone from upper", do: func(t testing.TB, m *mounted) { must(t, unix.Removexattr(m.upper, xattrPair)) }, kinds: []string{"pair"}, loses: "refused"},
+	{name: "pair gone from work", do: func(t testing.TB, m *mounted) { must(t, unix.Removexattr(m.work+"/plyfs", xattrPair)) }, kinds: []string{"pair"}, loses: "refused"},
+	{name: "another lower", do: func(t testing.TB, m *mounted) { m.lowers = []string{layer(t, "file z 1")} }, kinds: []string{"layers-differ"}, loses: "refused"},
+	{name: "one lower more", do: func(t testing.TB, m *mounted) { m.lowers = append(m.lowers, layer(t, "file z 1")) }, kinds: []string{"layers-differ"}, loses: "refused"},
+	{name: "journal gone", do: func(t testing.TB, m *mounted) { must(t, os.Remove(m.work+"/plyfs/"+journal.DBName)) }, kinds: []string{"journal-missing"}, loses: "removed"},
+	{name: "work gone", do: func(t testing.TB, m *mounted) { must(t, os.RemoveAll(m.work+"/plyfs")) }, kinds: []string{"journal-missing"}, loses: "removed"},
+	{name: "log gone", do: func(t testing.TB, m *mounted) { must(t, os.Remove(m.work+"/plyfs/journal.log")) }, kinds: []string{"journal-damaged"}, loses: "removed"},
+	{name: "journal cut", do: func(t testing.TB, m *mounted) { must(t, os.Truncate(m.work+"/plyfs/"+journal.DBName, 8192)) }, kinds: []string{"journal-damaged"}, loses: "removed"},
+	{name: "journal hangs over", do: func(t testing.TB, m *mounted) {
+		p := m.work + "/plyfs/" + journal.DBName
+		st := statOf(t, p)
+		must(t, os.Truncate(p, st.Size+5))
+	}, kinds: []string{"journal-damaged"}, mended: true},
+	{name: "records of a directory that is gone", do: func(t testing.TB, m *mounted) {
+		m.withJournal(func(j *journal.Journal) {
+			id, err := j.NewDirID()
+			must(t, err)
+			must(t, j.Apply(journal.Cover(id, "x"), journal.NoteDir(id, journal.DirNote{Path: "/gone"})))
+		})
+	}, kinds: []string{"leftover"}, note: true, mended: true},
+	{name: "records of names that lower does not have", do: func(t testing.TB, m *mounted) {
+		id := markAt(t, m.upper+"/a").id
+		m.withJournal(func(j *journal.Journal) { must(t, j.Apply(journal.Cover(id, "nobody"))) })
+	}, kinds: []string{"covers-idle"}, note: true, mended: true},
+	{name: "index without its origin", do: func(t testing.TB, m *mounted) {
+		must(t, unix.Removexattr(m.indexed(t), xattrOrigin))
+	}, kinds: []string{"index-origin"}, loses: "one file"},
+	{name: "index of another origin", do: func(t testing.TB, m *mounted) {
+		must(t, unix.Setxattr(m.indexed(t), xattrOrigin, encodeOrigin(journal.Origin{Layer: 1, Ino: 77}), 0))
+	}, kinds: []string{"index-origin"}, loses: "one file"},
+	{name: "index entry gone", do: func(t testing.TB, m *mounted) { must(t, os.Remove(m.indexed(t))) }, kinds: []string{"index-missing"}, loses: "written to it", mended: true},
+	{name: "foreign name in the index", do: func(t testing.TB, m *mounted) {
+		must(t, os.WriteFile(m.work+"/plyfs/index/what", nil, 0o600))
+	}, kinds: []string{"index-unknown"}, note: true},
+	{name: "copy of a lower file that is not there", do: func(t testing.TB, m *mounted) {
+		o := journal.Origin{Layer: 1, Ino: 1 << 40}
+		must(t, os.WriteFile(m.work+"/plyfs/index/"+indexName(o), nil, 0o600))
+		must(t, unix.Setxattr(m.work+"/plyfs/index/"+indexName(o), xattrOrigin, encodeOrigin(o), 0))
+	}, kinds: []string{"index-lower"}, loses: "the copy"},
+	{name: "account that counts too many", do: account(func(l *journal.Links) { l.Gone = 3 }), kinds: []string{"links-many"}, loses: "the copy", mended: true},
+	{name: "account that counts too few", do: account(func(l *journal.Links) { l.Gone = 1 }), kinds: []string{"links-few"}, note: true, mended: true},
+	{name: "account with another link count", do: account(func(l *journal.Links) { l.Nlink = 9 }), kinds: []string{"links-nlink"}, note: true, mended: true},
+	{name: "account lost", do: func(t testing.TB, m *mounted) {
+		o, _ := parseIndexName(filepath.Base(m.indexed(t)))
+		m.withJournal(func(j *journal.Journal) { must(t, j.Apply(journal.DropLinks(o))) })
+	}, kinds: []string{"links-missing"}, note: true, mended: true},
+	{name: "account of nothing", do: func(t testing.TB, m *mounted) {
+		m.withJournal(func(j *journal.Journal) {
+			must(t, j.Apply(journal.SetLinks(journal.Origin{Layer: 1, Ino: 1 << 40}, journal.Links{Nlink: 2, Gone: 1})))
+		})
+	}, kinds: []string{"links-leftover"}, note: true, mended: true},
+	{name: "stranger in work", do: func(t testing.TB, m *mounted) {
+		must(t, os.WriteFile(m.work+"/plyfs/notes.txt", nil, 0o600))
+	}, kinds: []string{"work-unknown"}, note: true},
+}
+
+// indexed is the one copy in the index.
+func (m *mounted) indexed(t testing.TB) string {
+	t.Helper()
+	list := names(t, m.work+"/plyfs/index")
+	if len(list) != 1 {
+		t.Fatalf("the index holds %q", list)
+	}
+	return m.work + "/plyfs/index/" + list[0]
+}
+
+// account changes the account of the one hard-linked file.
+func account(change func(*journal.Links)) func(t testing.TB, m *mounted) {
+	return func(t testing.TB, m *mounted) {
+		o, _ := parseIndexName(filepath.Base(m.indexed(t)))
+		m.withJournal(func(j *journal.Journal) {
+			all, err := j.LoadLinks()
+			must(t, err)
+			l := all[o]
+			change(&l)
+			must(t, j.Apply(journal.SetLinks(o, l)))
+		})
+	}
+}
+
+// Repairing makes what a mount shows no worse.
+func TestRepairKeepsTheTree(t *testing.T) {
+	m := checkMade(t)
+	m = m.remount(nil)
+	want := treeOf(t, m.mnt)
+	m.unmount()
+	m.withJournal(func(j *journal.Journal) {
+		id, err := j.NewDirID()
+		must(t, err)
+		must(t, j.Apply(journal.Cover(id, "x"), journal.Cover(markAt(t, m.upper+"/a").id, "nobody")))
+	})
+	account(func(l *journal.Links) { l.Gone = 3 })(t, m)
+	must(t, os.Remove(m.indexed(t)))
+	must(t, os.WriteFile(m.work+"/plyfs/tmp/#9", nil, 0o600))
+	r, err := Repair(m.config())
+	must(t, err)
+	wantFindings(t, "repaired", r)
+	if len(r.Repair.Done) != 5 {
+		t.Errorf("%+v", r.Repair)
+	}
+	m = m.remount(nil)
+	if got := treeOf(t, m.mnt); !slices.Equal(got, want) {
+		t.Errorf("after the repair\n%q, want\n%q", got, want)
+	}
+	if got := readPath(t, m.path("d/h3")); got != "changed hard" {
+		t.Errorf("a name that was not touched shows %q", got)
+	}
+}
+
+func TestCheckFirstMounts(t *testing.T) {
+	needRoot(t)
+	cfg := mountDirs(t, layer(t, "file a 1"))
+	cfg.Mountpoint = ""
+	r, err := Check(cfg)
+	must(t, err)
+	wantFindings(t, "never mounted", r, "never-mounted")
+	wantClean(t, "never mounted", r)
+	m := mountConfig(t, Config{Upper: cfg.Upper, Work: cfg.Work, Lowers: cfg.Lowers, Mountpoint: t.TempDir()})
+	m.unmount()
+	wantFindings(t, "mounted", m.check())
+	must(t, unix.Removexattr(cfg.Upper, xattrPair))
+	wantFindings(t, "cut off", m.check(), "first-mount")
+	for what, c := range map[string]Config{
+		"no upper":       {Lowers: cfg.Lowers},
+		"no lower":       {Upper: cfg.Upper, Work: cfg.Work},
+		"missing lower":  {Upper: cfg.Upper, Work: cfg.Work, Lowers: []string{"/nonexistent"}},
+		"work in upper":  {Upper: cfg.Upper, Work: cfg.Upper, Lowers: cfg.Lowers},
+		"file for upper": {Upper: cfg.Lowers[0] + "/a", Work: cfg.Work, Lowers: cfg.Lowers},
+	} {
+		_, err := Check(c)
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != KindUsage {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// The directories of a live mount are refused, those of a check are not.
+func TestCheckLocks(t *testing.T) {
+	m := mountOver(t, nil, layer(t, "file a 1"))
+	for _, do := range []func(Config) (*CheckReport, error){Check, Repair} {
+		_, err := do(m.config())
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != KindBusy || !strings.Contains(e.Mend, "plyfs check MOUNTPOINT") {
+			t.Errorf("of a live mount: %v", err)
+		}
+	}
+	m.unmount()
+	fs, err := openForCheck(m.config(), false)
+	must(t, err)
+	if _, err := Check(m.config()); err != nil {
+		t.Errorf("two checks at a time: %v", err)
+	}
+	if _, err := Repair(m.config()); err == nil {
+		t.Error("a repair while a check runs")
+	}
+	fs.closeCheck()
+}
+
+func TestCheckForeignUpper(t *testing.T) {
+	needRoot(t)
+	cfg := mountDirs(t, layer(t, "file a/x 1", "file gone 2", "file b/y 3"))
+	must(t, os.WriteFile(cfg.Upper+"/.wh.gone", nil, 0o644))
+	mkdir(t, cfg.Upper+"/moved")
+	must(t, unix.Setxattr(cfg.Upper+"/moved", "trusted.overlay.redirect", []byte("/b"), 0))
+	mkdir(t, cfg.Upper+"/a")
+	setMarkAt(t, cfg.Upper+"/a", dirMark{id: 1 << 60}) // of another journal
+	m := mountConfig(t, cfg)
+	wantNames(t, m.mnt, "a", "b", "moved")
+	m.unmount()
+	wantClean(t, "foreign", m.check())
+	must(t, os.WriteFile(m.upper+"/meta", nil, 0o644))
+	must(t, os.Truncate(m.upper+"/meta", 100_000))
+	must(t, unix.Setxattr(m.upper+"/meta", "trusted.overlay.metacopy", []byte{}, 0))
+	wantFindings(t, "a metacopy", m.check(), "metacopy")
+	must(t, os.Remove(m.upper+"/meta"))
+	must(t, unix.Setxattr(m.upper+"/moved", "trusted.overlay.redirect", []byte("/nowhere"), 0))
+	wantFindings(t, "a redirect of overlayfs", m.check(), "redirect-lost")
+}
+
+func TestCheckReadOnlyMount(t *testing.T) {
+	m := mountOver(t, func(c *Config) { c.Upper, c.Work = "", "" }, layer(t, "file a 1"))
+	r, err := m.FS.Check()
+	must(t, err)
+	wantFindings(t, "read-only", r, "read-only")
+	wantClean(t, "read-only", r)
+}
+
+// A live check never takes a change under way for a damage, and sees one that
+// is there.
+func TestCheckLiveUnderLoad(t *testing.T) {
+	lines := []string{}
+	for i := range 40 {
+		lines = append(lines, fmt.Sprintf("file d%d/f 1", i), fmt.Sprintf("file d%d/s/g 2", i))
+	}
+	m := mountOver(t, nil, layer(t, append(lines, "file h 1", "link h d1/h", "link h d2/h")...))
+	var over atomic.Bool
+	done := make(chan struct{}, 2)
+	for w := range 2 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for i := w; !over.Load(); i += 2 {
+				d := fmt.Sprintf("d%d", i%40)
+				_ = tryWrite(m.path(d+"/f"), "x")
+				_ = unix.Unlink(m.path(d + "/s/g"))
+				_ = unix.Rmdir(m.path(d + "/s"))
+				_ = unix.Mkdir(m.path(d+"/s"), 0o755)
+				_ = unix.Rename(m.path(d), m.path("r"+d))
+				_ = unix.Rename(m.path("r"+d), m.path(d))
+				_ = unix.Unlink(m.path(d + "/f"))
+				_ = tryWrite(m.path(d+"/f"), "y")
+				_ = unix.Link(m.path("h"), m.path(d+"/k"))
+				_ = unix.Unlink(m.path(d + "/k"))
+			}
+		}()
+	}
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		r, err := m.FS.Check()
+		must(t, err)
+		wantClean(t, "under load", r)
+	}
+	must(t, os.Mkdir(m.upper+"/twin", 0o755))
+	setMarkAt(t, m.upper+"/twin", dirMark{redirect: "/nowhere"})
+	r, err := m.FS.Check()
+	must(t, err)
+	if r.Clean || !hasKind(r, "redirect-lost") {
+		t.Errorf("a damage under load: %s", findingsText(r))
+	}
+	over.Store(true)
+	<-done
+	<-done
+	must(t, os.Remove(m.upper+"/twin"))
+}
+
+func TestAnyOrigin(t *testing.T) {
+	o := journal.Origin{Layer: 3, Ino: 1 << 50}
+	for _, c := range []struct {
+		b    []byte
+		want originMark
+	}{
+		{encodeOrigin(o), originMark{Origin: o}},
+		{partialOrigin(3, 1<<50, 77, ""), originMark{Origin: o, partial: true, limit: 77}},
+		{partialOrigin(3, 1<<50, 0, "/a b/\xff"), originMark{Origin: o, partial: true, path: "/a b/\xff"}},
+	} {
+		if got, err := decodeOrigin(c.b); err != nil || got != c.want {
+			t.Errorf("%x: %+v, %v", c.b, got, err)
+		}
+	}
+	for _, b := range [][]byte{nil, {2}, partialOrigin(1, 1, 1, "")[:20], partialOrigin(1, 1, 1, "rel"), partialOrigin(1, 1, 1, "/a//b"),
+		partialOrigin(1, 1, 1, "/"), partialOrigin(1, 1, 1, "/a\x00"), append([]byte{4}, make([]byte, 30)...), append(partialOrigin(1, 1, 1, "/a"), 'b')} {
+		if got, err := decodeOrigin(b); !errors.Is(err, errMark) {
+			t.Errorf("%x: %+v, %v", b, got, err)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{"/a b": "/a b", `/q"q`: `/q"q`, "/\x1b[m\n": `/\x1b[m\n`, "/ü": "/ü", "/\xff": `/\xff`} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
