@@ -50,6 +50,7 @@ func (fs *FS) complete(n *node, pace func(moved int64) error) error {
 		if err := unix.Fdatasync(f.fd); err != nil {
 			return err
 		}
+		fs.at(cutCompleteSynced)
 	}
 	if err := q.whole(fdXattr(f.fd)); err != nil {
 		return err

@@ -90,6 +90,9 @@ type Config struct {
 	Policy Policy
 
 	Logger *slog.Logger // nil: slog.Default()
+
+	// cutPoint is called between the steps of every operation, by tests.
+	cutPoint func(CutPoint)
 }
 
 // Error is a refusal in words: what is wrong with which path, and the mend.

@@ -99,6 +99,7 @@ func (fs *FS) copyUpRemoved(n *node) error {
 		return err
 	}
 	fd, err := fs.tmp.Open(tmp, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fs.at(cutOrphanDirOpen)
 	if rm := fs.tmp.Rmdir(tmp); err == nil && rm != nil {
 		_ = unix.Close(fd)
 		err = rm
@@ -121,10 +122,12 @@ func (fs *FS) copyDirToTmp(n *node) (string, error) {
 	if err := fs.tmp.Mkdir(tmp, 0o700); err != nil {
 		return "", err
 	}
+	fs.at(cutTmpMade)
 	if err := fs.copyMeta(src, "", tmp, &st); err != nil {
 		_ = fs.tmp.Rmdir(tmp)
 		return "", err
 	}
+	fs.at(cutMetaDone)
 	return tmp, nil
 }
 
@@ -146,6 +149,7 @@ func (fs *FS) copyUpDirAt(n *node, at nameRef) error {
 		_ = fs.tmp.Rmdir(tmp)
 		return err
 	}
+	fs.at(cutDirParentTimes)
 	n.dir.upDir.Store(at.parent.dir.upper().Child(at.name))
 	n.dir.defACL = unknown
 	fs.count.copyDirs.Add(1)
@@ -164,6 +168,7 @@ func (fs *FS) publish(tmp string, at nameRef) error {
 	if err := fs.tmp.Rename(tmp, up, at.name, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
+	fs.at(cutPublished)
 	return up.Utimens("", [2]unix.Timespec{st.Atim, st.Mtim})
 }
 
@@ -177,19 +182,23 @@ func (fs *FS) copyMeta(src *layers.Dir, name, tmp string, st *unix.Stat_t) error
 	if err != nil {
 		return err
 	}
+	fs.at(cutMetaXattrs)
 	if err := fs.tmp.Chown(tmp, int(st.Uid), int(st.Gid)); err != nil {
 		return err
 	}
+	fs.at(cutMetaOwner)
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		if err := fs.tmp.Chmod(tmp, st.Mode&07777); err != nil {
 			return err
 		}
 	}
+	fs.at(cutMetaMode)
 	// chown clears it, so it comes last.
 	err = layers.CopyXattrs(from, to, func(attr string) bool { return attr == xattrCapability })
 	if err != nil {
 		return err
 	}
+	fs.at(cutMetaCapability)
 	return fs.tmp.Utimens(tmp, [2]unix.Timespec{st.Atim, st.Mtim})
 }
 
@@ -283,16 +292,19 @@ func (fs *FS) copyToTmp(c *copying) error {
 	if err := fs.copyBody(c, &st); err != nil {
 		return err
 	}
+	fs.at(cutBodyDone)
 	if c.kind == copyEmpty && st.Size > 0 { // truncated now, though no call says so
 		st.Mtim = unix.Timespec{Nsec: unix.UTIME_NOW}
 	}
 	if err := fs.copyMeta(c.low.d, c.low.name, c.tmp, &st); err != nil {
 		return err
 	}
+	fs.at(cutMetaDone)
 	if c.planned() {
 		if err := fs.tmp.Setxattr(c.tmp, xattrCopied, []byte{markVersion}, 0); err != nil {
 			return err
 		}
+		fs.at(cutCopiedMark)
 	}
 	mark := originMark{Origin: c.origin}.encode()
 	if c.part != nil {
@@ -329,6 +341,7 @@ func (fs *FS) copyFile(c *copying, st *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(dst)
+	fs.at(cutTmpMade)
 	fs.count.copyFiles.Add(1)
 	switch {
 	case c.kind == copyEmpty || st.Size == 0 && c.decision.plan == nil:
@@ -342,11 +355,13 @@ func (fs *FS) copyFile(c *copying, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	fs.at(cutSomeCopied)
 	if c.part.state == partAll && fs.cfg.Volatile {
 		c.part = nil
 	} else if err := fs.markPartial(); err != nil {
 		return err
 	}
+	fs.at(cutPartialMarked)
 	fs.count.how(how)
 	return nil
 }
@@ -418,6 +433,7 @@ func (fs *FS) copyDurably(c *copying, dst int, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	fs.at(cutDataCopied)
 	fs.count.copied(how, uint64(copied))
 	if fs.cfg.Volatile {
 		return nil
@@ -435,6 +451,7 @@ func (fs *FS) openLowerData(low lowerFile) (int, error) {
 // the node has none left.
 // errReplaced if the policy's answers may have changed since it was asked.
 func (fs *FS) publishFile(n *node, c *copying, asked uint64) error {
+	fs.at(cutCopyComplete)
 	at, ok, err := fs.lockName(n)
 	if err != nil {
 		return err
@@ -472,6 +489,7 @@ func (fs *FS) publishFile(n *node, c *copying, asked uint64) error {
 			return err
 		}
 	}
+	fs.at(cutFileParentTimes)
 	n.up, n.part = true, c.part
 	fs.noteCopied(n)
 	return errors.Join(err, fs.followCopyUpLocked(n))
@@ -530,6 +548,7 @@ func (fs *FS) publishOrphan(n *node, tmp string) error {
 	if err != nil {
 		return err
 	}
+	fs.at(cutOrphanOpen)
 	if err := fs.tmp.Unlink(tmp); err != nil {
 		_ = unix.Close(fd)
 		return err
@@ -551,9 +570,11 @@ func (fs *FS) publishIndexed(n *node, tmp string) error {
 	if err := fs.j.Apply(journal.SetLinks(n.origin, l)); err != nil {
 		return err
 	}
+	fs.at(cutAccountWritten)
 	if err := fs.tmp.Rename(tmp, fs.index, indexName(n.origin), unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
+	fs.at(cutIndexPublished)
 	fs.hard.mu.Lock()
 	fs.hard.links[n.origin] = l
 	fs.hard.index[n.origin] = struct{}{}
@@ -575,10 +596,12 @@ func (fs *FS) linkUp(n *node, at nameRef) error {
 	if err := fs.index.Link(indexName(n.origin), fs.tmp, tmp); err != nil {
 		return err
 	}
+	fs.at(cutIndexLinked)
 	if err := fs.publish(tmp, at); err != nil {
 		_ = fs.tmp.Unlink(tmp)
 		return err
 	}
+	fs.at(cutNameLinked)
 	return fs.countHidden(at.parent, at.name, n.origin)
 }
 

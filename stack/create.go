@@ -187,6 +187,7 @@ func (fs *FS) beginCreate(id uint64) (*node, error) {
 // installNew makes the node of an entry just made in upper.
 // Precondition: p.mu is held for writing.
 func (fs *FS) installNew(p *node, name string, st *unix.Stat_t) *node {
+	fs.at(cutMade)
 	f := &found{up: true, st: *st, typ: st.Mode & unix.S_IFMT, ino: fs.inos.get(st.Dev, st.Ino)}
 	if f.typ == unix.S_IFDIR {
 		f.upDir = p.dir.upper().Child(name)
@@ -272,12 +273,15 @@ func (fs *FS) makeInWork(e *newEntry) error {
 	if err := fs.asOwner(e.uid, e.gid, func() error { return e.make(cradle, nm) }); err != nil {
 		return err
 	}
+	fs.at(cutMadeInWork)
 	if e.dir {
 		err = cradle.Setxattr(nm, xattrDir, dirMark{flags: markOpaque}.encode(), 0)
+		fs.at(cutMadeOpaque)
 	}
 	if err == nil {
 		err = fs.publishOver(cradle, nm, e)
 	}
+	fs.at(cutMadePublished)
 	if err != nil {
 		_ = removeAny(cradle, nm, e.dir)
 	}
@@ -300,6 +304,7 @@ func (fs *FS) publishOver(from *layers.Dir, nm string, e *newEntry) error {
 	if err := from.Rename(nm, up, e.name, unix.RENAME_EXCHANGE); err != nil {
 		return err
 	}
+	fs.at(cutMadeExchanged)
 	return from.Unlink(nm) // the whiteout
 }
 
@@ -312,8 +317,8 @@ func removeAny(d *layers.Dir, name string, dir bool) error {
 
 // cradle is a directory in work from which a new inode inherits what it would
 // inherit in p: the group of a set-group-ID directory, the default ACL.
-func (fs *FS) cradle(p *node) (d *layers.Dir, name string, done func(), err error) {
-	name = fs.tmpName()
+func (fs *FS) cradle(p *node) (d *layers.Dir, entry string, done func(), err error) {
+	name := fs.tmpName()
 	var st unix.Stat_t
 	up := p.dir.upper()
 	if err := up.Stat("", &st); err != nil {
@@ -329,6 +334,7 @@ func (fs *FS) cradle(p *node) (d *layers.Dir, name string, done func(), err erro
 	if err := fs.tmp.Mkdir(name, 0o700); err != nil {
 		return nil, "", nil, err
 	}
+	fs.at(cutCradleMade)
 	d = fs.tmp.Child(name)
 	done = func() {
 		d.Forget()
@@ -338,6 +344,7 @@ func (fs *FS) cradle(p *node) (d *layers.Dir, name string, done func(), err erro
 		done()
 		return nil, "", nil, err
 	}
+	fs.at(cutCradleDressed)
 	return d, "new", done, nil
 }
 
@@ -346,9 +353,11 @@ func (fs *FS) dressCradle(up, d *layers.Dir, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	fs.at(cutCradleACL)
 	if err := d.Chown("", -1, int(st.Gid)); err != nil {
 		return err
 	}
+	fs.at(cutCradleGroup)
 	return d.Chmod("", 0o700|st.Mode&unix.S_ISGID)
 }
 

@@ -27,8 +27,10 @@ type dirState struct {
 	at    atomic.Pointer[dirAt]
 	stuck atomic.Pointer[string]
 
-	// mark is the private xattr of the upper directory.
-	mark dirMark
+	// mark is the private xattr of the upper directory; markedAt is how many
+	// syncs of upper had begun when it was written, see markDurably.
+	mark     dirMark
+	markedAt uint64
 	// covers are the names whose lower entries are hidden; nil until loaded.
 	covers       map[string]struct{}
 	coversLoaded bool
@@ -103,6 +105,7 @@ func (fs *FS) dirID(n *node) (journal.DirID, error) {
 	if err != nil {
 		return 0, err
 	}
+	fs.at(cutDirIDTaken)
 	m := d.mark
 	m.id = id
 	if err := fs.setMark(n, m); err != nil {
@@ -117,8 +120,38 @@ func (fs *FS) setMark(n *node, m dirMark) error {
 	if err := up.Setxattr("", xattrDir, m.encode(), 0); err != nil {
 		return err
 	}
-	n.dir.mark = m
+	fs.at(cutDirMarked)
+	n.dir.mark, n.dir.markedAt = m, fs.syncs.begun.Load()
 	return nil
+}
+
+// syncCount counts the syncs of upper: how many have begun, and the number of
+// the last one that succeeded.
+type syncCount struct{ begun, done atomic.Uint64 }
+
+// over notes that a sync has succeeded.
+func (s *syncCount) over(number uint64) {
+	for {
+		done := s.done.Load()
+		if done >= number || s.done.CompareAndSwap(done, number) {
+			return
+		}
+	}
+}
+
+// markDurably gives an upper directory its id and makes sure that it would be
+// found under it after a power cut. Upper is synced for that unless it has been
+// since the mark was written; of a mark that an earlier mount wrote nothing is
+// known, for that one may have been killed.
+// Precondition: n.mu is held for writing and the directory is in upper.
+func (fs *FS) markDurably(n *node) error {
+	if _, err := fs.dirID(n); err != nil {
+		return err
+	}
+	if fs.cfg.Volatile || fs.syncs.done.Load() > n.dir.markedAt {
+		return nil
+	}
+	return fs.syncUpper()
 }
 
 // cover records that the lower entries of a name are hidden; extra operations
@@ -136,6 +169,7 @@ func (fs *FS) cover(n *node, name string, extra ...journal.Op) error {
 	if err := fs.j.Apply(ops...); err != nil {
 		return err
 	}
+	fs.at(cutCovered)
 	if n.dir.covers == nil {
 		n.dir.covers = make(map[string]struct{})
 	}

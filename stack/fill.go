@@ -128,10 +128,15 @@ func (q *partial) put(fd int, buf []byte, from, end, size int64) (moved int64, e
 	if moved == 0 {
 		return 0, nil
 	}
+	q.fs.at(cutChunkFilled)
 	if err := restoreCapability(fd, capability); err != nil {
 		return moved, err
 	}
-	return moved, layers.FD(fd).Utimens([2]unix.Timespec{st.Atim, st.Mtim})
+	if err := layers.FD(fd).Utimens([2]unix.Timespec{st.Atim, st.Mtim}); err != nil {
+		return moved, err
+	}
+	q.fs.at(cutChunkTimes)
+	return moved, nil
 }
 
 // getCapability reads the file capabilities of an open file, nil for none.

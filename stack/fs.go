@@ -42,6 +42,7 @@ type FS struct {
 	index       *layers.Dir // WORK/plyfs/index: see hardlink.go
 	j           *journal.Journal
 	canWhiteout bool
+	syncs       syncCount
 	rootMark    dirMark
 	block       int64  // of upper's file system, see layers.BlockSize
 	noPartial   string // why copies are always made whole; "" if they are not
@@ -107,5 +108,8 @@ func (fs *FS) Sync() error {
 	if err := fs.settle(); err != nil {
 		return err
 	}
-	return fs.syncUpper()
+	fs.at(cutSyncSettled)
+	err := fs.syncUpper()
+	fs.at(cutSynced)
+	return err
 }

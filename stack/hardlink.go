@@ -172,6 +172,7 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 			return err
 		}
 	}
+	fs.at(cutHiddenSynced)
 	fs.hard.counting.Lock()
 	defer fs.hard.counting.Unlock()
 	l := fs.account(o)
@@ -182,6 +183,7 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 	if err := fs.cover(p, name, journal.SetLinks(o, l)); err != nil {
 		return err
 	}
+	fs.at(cutHiddenCounted)
 	fs.hard.setAccount(o, l)
 	return nil
 }
@@ -194,8 +196,15 @@ func (h *hardTab) setAccount(o journal.Origin, l journal.Links) {
 }
 
 // coverHard hides a name that lower alone holds and counts it as gone, in one
-// transaction. Precondition: p.mu and n.mu are held for writing.
+// transaction. The directory's id must be durable before: the cover of a
+// directory that a power cut took means nothing, but the count would stand, and
+// the copy in the index would be thought to have no name left.
+// Precondition: p.mu and n.mu are held for writing.
 func (fs *FS) coverHard(p *node, name string, n *node) error {
+	if err := fs.markDurably(p); err != nil {
+		return err
+	}
+	fs.at(cutHardMarked)
 	fs.hard.counting.Lock()
 	defer fs.hard.counting.Unlock()
 	l, err := fs.lowerLinks(n)
@@ -253,33 +262,50 @@ func (fs *FS) unionLinks(n *node, nlink uint64) uint64 {
 	return left
 }
 
-// reapIndex removes a copy from the index when no name leads to it any more.
-// The node keeps it open while the kernel knows it.
+// reapIndex has a copy removed from the index when no name leads to it any
+// more. The record that says so must be durable before: without it a lower name
+// would show again, and lead to the lower file instead of the copy.
+// The node keeps the copy open while the kernel knows it.
 // Precondition: n.mu is held for writing.
 func (fs *FS) reapIndex(n *node) {
-	if !n.hard || !n.up || !fs.hard.indexed(n.origin) {
-		return
-	}
-	r, err := fs.refLocked(n)
-	if err != nil {
-		return
-	}
-	var st unix.Stat_t
-	if _, err := fs.lowerLinks(n); err != nil {
-		return
-	}
-	if r.stat(&st) != nil || fs.unionLinks(n, uint64(st.Nlink)) > 0 {
-		return
-	}
-	if err := fs.keepOpenLocked(n); err != nil {
+	if !fs.reapable(n) || fs.keepOpenLocked(n) != nil {
 		return
 	}
 	n.unlinked = true
 	fs.forgetCopy(n)
+	fs.owe(debt{reap: n})
+}
+
+// reapable tells whether an inode has a copy in the index and no name.
+// Precondition: n.mu is held.
+func (fs *FS) reapable(n *node) bool {
+	if !n.hard || !n.up || !fs.hard.indexed(n.origin) {
+		return false
+	}
+	if _, err := fs.lowerLinks(n); err != nil {
+		return false
+	}
+	r, err := fs.refLocked(n)
+	if err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	return r.stat(&st) == nil && fs.unionLinks(n, uint64(st.Nlink)) == 0
+}
+
+// reap removes a copy from the index, unless it has got a name again.
+func (fs *FS) reap(n *node) {
+	defer fs.unrefLater(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !fs.reapable(n) {
+		return
+	}
 	if err := fs.index.Unlink(indexName(n.origin)); err != nil {
 		fs.log.Warn("index entry stays", "origin", n.origin, "err", err)
 		return
 	}
+	fs.at(cutIndexReaped)
 	fs.hard.mu.Lock()
 	delete(fs.hard.index, n.origin)
 	fs.hard.mu.Unlock()
@@ -297,5 +323,6 @@ func (fs *FS) reapAtMount() {
 		if err := fs.index.Unlink(indexName(o)); err == nil {
 			delete(fs.hard.index, o)
 		}
+		fs.at(cutIndexReapedAt)
 	}
 }

@@ -62,6 +62,7 @@ func (fs *FS) linkAt(n, p *node, name string) error {
 	if err := fs.linkUpper(n, p, name); err != nil {
 		return err
 	}
+	fs.at(cutLinked)
 	fs.addName(n, p, name)
 	if fs.namesRuled(p, name) {
 		n.ttl.Store(1)
@@ -99,6 +100,7 @@ func (fs *FS) linkUpper(n, p *node, name string) error {
 	if err := r.linkTo(fs.tmp, tmp); err != nil {
 		return err
 	}
+	fs.at(cutLinkMadeInWork)
 	if err := fs.tmp.Rename(tmp, up, name, 0); err != nil {
 		_ = fs.tmp.Unlink(tmp)
 		return err

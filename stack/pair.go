@@ -80,6 +80,7 @@ func (fs *FS) finishPair(p pairState) error {
 		if err := d.Setxattr("", xattrPair, id, 0); err != nil {
 			return &Error{Kind: KindIO, Path: d.Path(), Msg: "cannot be marked", Err: err}
 		}
+		fs.at(cutPaired)
 	}
 	return nil
 }

@@ -266,6 +266,7 @@ func (q *partial) persistLocked(to xattrSetter) error {
 	if err := to.setxattr(xattrOrigin, q.encode(), 0); err != nil {
 		return err
 	}
+	q.fs.at(cutLimitLowered)
 	q.onDisk = q.limit
 	if q.limit == 0 {
 		q.goneLocked()
@@ -305,6 +306,7 @@ func (q *partial) mayBeCut(fd int) error {
 		q.cut = false
 		return err
 	}
+	q.fs.at(cutMayBeCut)
 	q.onDisk = q.limit
 	return nil
 }
@@ -331,6 +333,7 @@ func (fs *FS) pin(n *node) error {
 		q.pinned = false
 		return err
 	}
+	fs.at(cutPinned)
 	q.onDisk = q.limit
 	return nil
 }
@@ -345,6 +348,7 @@ func (q *partial) whole(to xattrSetter) error {
 	if err := to.setxattr(xattrOrigin, originMark{Origin: q.origin}.encode(), 0); err != nil {
 		return err
 	}
+	q.fs.at(cutWhole)
 	q.goneLocked()
 	return nil
 }

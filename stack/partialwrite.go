@@ -94,7 +94,11 @@ func (q *partial) fillEdge(fd int, pos, size int64) error {
 	if _, err := q.readLocked(fd, buf, from); err != nil {
 		return err
 	}
-	return pwriteFull(fd, buf, from)
+	if err := pwriteFull(fd, buf, from); err != nil {
+		return err
+	}
+	q.fs.at(cutEdgeFilled)
+	return nil
 }
 
 // writeLocked is writeAt with the range locked. size is the file's.
@@ -188,6 +192,7 @@ func (q *partial) resize(fd int, to int64, do func() error) error {
 	if err := do(); err != nil {
 		return err
 	}
+	q.fs.at(cutResized)
 	if to >= q.limitNow() {
 		return nil
 	}
@@ -317,6 +322,7 @@ func (q *partial) zero(fd int, off, end, size int64) error {
 		if n == 0 {
 			return syscall.EIO
 		}
+		q.fs.at(cutBlankedBlocks)
 		off += int64(n)
 	}
 	return nil

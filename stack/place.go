@@ -150,6 +150,7 @@ func (fs *FS) stick(n *node, place string) error {
 	if err := r.setxattr(xattrPlace, []byte(place), 0); err != nil {
 		return err
 	}
+	fs.at(cutPlaceWritten)
 	if n.isDir() {
 		n.dir.stuck.Store(&place)
 	}

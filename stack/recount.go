@@ -60,6 +60,7 @@ func (fs *FS) recountDir(n *node) error {
 			if err := fs.recountName(n, name); err != nil {
 				return err
 			}
+			fs.at(cutRecounted)
 		}
 	}
 	for _, name := range dirs {

@@ -97,10 +97,12 @@ func (fs *FS) renameLocked(m *move) error {
 	if err := fs.markMove(m); err != nil {
 		return err
 	}
+	fs.at(cutMoveMarked)
 	if err := fs.doMove(m); err != nil {
 		return err
 	}
 	fs.moved(m)
+	fs.at(cutMoveCompleted)
 	return nil
 }
 
@@ -276,6 +278,7 @@ func (fs *FS) sweepWhiteouts(n *node) error {
 	if err := fs.syncUpper(); err != nil {
 		return err
 	}
+	fs.at(cutSweepSynced)
 	for _, name := range names {
 		if hidden, err := fs.whiteoutAt(n, name); err != nil {
 			return err
@@ -285,14 +288,17 @@ func (fs *FS) sweepWhiteouts(n *node) error {
 		if err := fs.cover(n, name); err != nil {
 			return err
 		}
+		fs.at(cutSweepCovered)
 	}
 	if err := fs.j.Sync(); err != nil {
 		return err
 	}
+	fs.at(cutSweepDurable)
 	for _, name := range names {
 		if err := up.Unlink(name); err != nil {
 			return err
 		}
+		fs.at(cutSweepRemoved)
 	}
 	return nil
 }
@@ -356,8 +362,10 @@ func (fs *FS) noteMark(n *node) error {
 	}
 	m := n.dir.mark
 	fs.noteDirty()
-	return fs.j.Apply(journal.NoteDir(id, journal.DirNote{
+	err = fs.j.Apply(journal.NoteDir(id, journal.DirNote{
 		Opaque: m.opaque(), Redirect: m.redirect, Path: n.dir.upper().Path()}))
+	fs.at(cutDirNoted)
+	return err
 }
 
 // doMove is the one call that is the operation.
@@ -384,6 +392,7 @@ func (fs *FS) doMove(m *move) error {
 		if err := fs.coverDurably(m.p1, m.n1, m.src.origin); err != nil {
 			return err
 		}
+		fs.at(cutDurable)
 	}
 	if m.dst == nil && !m.white2 {
 		flags |= unix.RENAME_NOREPLACE // what the mount does not show is not destroyed
@@ -391,11 +400,13 @@ func (fs *FS) doMove(m *move) error {
 	if err := m.call(up1, up2, flags); err != nil {
 		return err
 	}
+	fs.at(cutMoved)
 	if m.whiteout && !m.hide1 {
 		m.whiteout = false
 		if err := up1.Unlink(m.n1); err != nil { // it hides nothing
 			fs.log.Warn("whiteout stays", "dir", up1.Path(), "name", m.n1, "err", err)
 		}
+		fs.at(cutMoveUnwhited)
 	}
 	return nil
 }

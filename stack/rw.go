@@ -145,16 +145,11 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.Status(syscall.ESTALE)
 	}
 	n = n.current()
-	moves := in.Mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0
-	if pieces, _ := fs.inPieces(n); pieces && moves {
-		return fuse.Status(syscall.EOPNOTSUPP) // it would move what is blanked
+	if in.Mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
+		// FUSE does not pass these on; they would move what is blanked, or lower.
+		return fuse.Status(syscall.EOPNOTSUPP)
 	}
 	fs.takesLong()
-	if moves { // bytes of lower would not move with the rest
-		if err := fs.complete(n, nil); err != nil {
-			return fs.status(err)
-		}
-	}
 	return fs.status(fs.withData(n, unix.O_RDWR, func(f selfFile) error {
 		if f.part == nil {
 			return fallocate(f.fd, in.Mode, int64(in.Offset), int64(in.Length))

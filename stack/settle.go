@@ -26,6 +26,7 @@ type debt struct {
 	name    string
 	origin  journal.Origin // of what was there, to be counted if it is hard-linked
 	dropDir journal.DirID  // instead: a directory is gone
+	reap    *node          // instead: nothing is to be written; the copy in the index can go then
 }
 
 // settleInterval is how often records are made durable and whiteouts settled
@@ -34,8 +35,10 @@ const settleInterval = 5 * time.Second
 
 // owe queues a record. The node is kept until it is written.
 func (fs *FS) owe(d debt) {
-	if d.p != nil {
-		fs.nodes.ref(d.p)
+	for _, n := range []*node{d.p, d.reap} {
+		if n != nil {
+			fs.nodes.ref(n)
+		}
 	}
 	fs.settleMu.Lock()
 	fs.debts = append(fs.debts, d)
@@ -72,6 +75,7 @@ func (fs *FS) settle() error {
 	fs.debts, fs.unsynced = nil, nil
 	fs.settleMu.Unlock()
 	states, err := fs.payAll(debts, len(copies) > 0)
+	fs.at(cutSettleDurable)
 	fs.synced(copies, err == nil)
 	for i, d := range debts {
 		switch {
@@ -81,6 +85,8 @@ func (fs *FS) settle() error {
 			fs.settleMu.Unlock()
 		case d.p != nil:
 			fs.paid(d, states[i] == covers)
+		case d.reap != nil:
+			fs.reap(d.reap)
 		}
 	}
 	return err
@@ -103,6 +109,7 @@ func (fs *FS) payAll(debts []debt, copies bool) ([]payment, error) {
 		if err := fs.syncUpper(); err != nil {
 			return states, err
 		}
+		fs.at(cutSettleSynced)
 	}
 	for i, d := range debts {
 		var err error
@@ -110,12 +117,16 @@ func (fs *FS) payAll(debts []debt, copies bool) ([]payment, error) {
 			fs.noteError("settling a whiteout", err)
 			fs.dirty.Store(true)
 		}
+		fs.at(cutSettlePaid)
 	}
 	return states, fs.j.Sync()
 }
 
 // pay applies one record.
 func (fs *FS) pay(d debt) (payment, error) {
+	if d.reap != nil {
+		return moot, nil
+	}
 	if d.p == nil {
 		if err := fs.j.Apply(journal.DropDir(d.dropDir)); err != nil {
 			return unpaid, err
@@ -160,7 +171,9 @@ func (fs *FS) paid(d debt, covered bool) {
 		fs.log.Warn("whiteout stays", "dir", up.Path(), "name", d.name, "err", err)
 		return
 	}
+	fs.at(cutSettleRemoved)
 	_ = up.Utimens("", [2]unix.Timespec{dir.Atim, dir.Mtim})
+	fs.at(cutSettleTimes)
 }
 
 // noteDirty has the settler make the journal durable at its next round.

@@ -256,8 +256,12 @@ func TestHardLinks(t *testing.T) {
 			wantLinks(uint64(len(left)), "2", left...)
 		}
 	}
-	wantNames(t, m.work+"/plyfs/index")
 	wantNames(t, m.mnt, "d")
+	if got := names(t, m.work+"/plyfs/index"); len(got) != 1 {
+		t.Errorf("the index holds %q before the records are durable", got)
+	}
+	must(t, m.Sync())
+	wantNames(t, m.work+"/plyfs/index")
 	m = m.remount(nil)
 	wantNames(t, m.mnt, "d")
 	wantNames(t, m.path("d"))

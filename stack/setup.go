@@ -142,6 +142,7 @@ func (fs *FS) open() error {
 		fs.completer.marks.Add(1)
 	}
 	crashed, err := fs.markLive()
+	fs.at(cutLiveMarked)
 	if err == nil && crashed {
 		err = fs.recount()
 	}
@@ -150,6 +151,7 @@ func (fs *FS) open() error {
 			Mend: "mend what the error names, and mount again"}
 	}
 	fs.live = true
+	fs.at(cutOpen)
 	return nil
 }
 
@@ -314,11 +316,13 @@ func (fs *FS) openWork() error {
 			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
 		}
 		if err == nil {
+			fs.at(cutWorkMade)
 			fs.made = append(fs.made, madeDir{d, name})
 		}
 		if err := ownDir(d, name); err != nil {
 			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
 		}
+		fs.at(cutWorkOwned)
 	}
 	fs.work = wr.Child("plyfs")
 	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
@@ -329,6 +333,7 @@ func (fs *FS) openWork() error {
 	if err := fs.openJournal(pair.fresh); err != nil {
 		return err
 	}
+	fs.at(cutJournalOpen)
 	if err := fs.finishPair(pair); err != nil {
 		return err
 	}
@@ -336,6 +341,7 @@ func (fs *FS) openWork() error {
 		return &Error{Kind: KindIO, Path: fs.tmp.Path(), Msg: "leftovers cannot be removed", Err: err}
 	}
 	err = fs.tmp.Mknod(sharedWhiteout, unix.S_IFCHR, 0)
+	fs.at(cutSharedWhiteout)
 	fs.canWhiteout = err == nil
 	if err := fs.loadHard(); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.work.Path(), Msg: "the index cannot be read", Err: err}
@@ -395,19 +401,33 @@ func (fs *FS) unmake() {
 	}
 	if fs.tmp != nil {
 		_ = fs.tmp.Unlink(sharedWhiteout)
+		fs.at(cutUnmadeWhiteout)
 	}
-	for _, name := range append(journal.Files(), liveMark, partialMark) {
-		_ = fs.work.Unlink(name)
-	}
-	if up, err := readPair(fs.upper.Root()); err == nil && up != nil {
-		if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
-			_ = fs.upper.Root().Removexattr("", xattrPair)
-		}
+	fs.unpair()
+	if fs.work != nil {
+		_ = journal.Remove(fs.work.Path(), journal.Options{CutPoint: fs.journalAt()})
+		_ = fs.work.Unlink(liveMark)
+		_ = fs.work.Unlink(partialMark)
+		fs.at(cutUnmadeLive)
 	}
 	for i := len(fs.made) - 1; i >= 0; i-- {
 		_ = fs.made[i].d.Rmdir(fs.made[i].name)
+		fs.at(cutUnmadeDir)
 	}
 	fs.made = nil
+}
+
+// unpair takes upper's pair mark back. It goes before the journal, for a marked
+// upper is refused without one.
+func (fs *FS) unpair() {
+	up, err := readPair(fs.upper.Root())
+	if err != nil || up == nil || fs.work == nil {
+		return
+	}
+	if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
+		_ = fs.upper.Root().Removexattr("", xattrPair)
+		fs.at(cutUnmadePair)
+	}
 }
 
 // probeUpper checks what upper's file system must be able to do.
@@ -445,7 +465,7 @@ func (fs *FS) openJournal(fresh bool) error {
 	for _, l := range fs.layers[1:] {
 		meta.Lowers = append(meta.Lowers, layerID(l))
 	}
-	j, err := journal.Open(fs.work.Path(), meta, journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log})
+	j, err := journal.Open(fs.work.Path(), meta, journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log, CutPoint: fs.journalAt()})
 	if err != nil {
 		kind := KindJournal
 		if errors.Is(err, journal.ErrLocked) {
@@ -483,6 +503,7 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 	for i, name := range names {
 		if types[i] != unix.DT_DIR {
 			if err := d.Unlink(name); err == nil {
+				fs.at(cutTmpUnlinked)
 				continue
 			}
 		}
@@ -494,6 +515,7 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 		if err := d.Rmdir(name); err != nil {
 			return err
 		}
+		fs.at(cutTmpRemoved)
 	}
 	return nil
 }
@@ -534,7 +556,12 @@ func (fs *FS) syncUpper() error {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Syncfs(fd)
+	number := fs.syncs.begun.Add(1)
+	if err := unix.Syncfs(fd); err != nil {
+		return err
+	}
+	fs.syncs.over(number)
+	return nil
 }
 
 // Close makes the journal durable and lets the layers go. The mount must be
@@ -543,6 +570,7 @@ func (fs *FS) Close() error {
 	var errs []error
 	if fs.j != nil {
 		err := fs.settle()
+		fs.at(cutCloseSettled)
 		if err == nil {
 			err = fs.unmarkPartial()
 		}
@@ -551,8 +579,9 @@ func (fs *FS) Close() error {
 				err = nil // it could not be made: see markLive
 			}
 		}
+		fs.at(cutLiveRemoved)
 		errs = append(errs, err, fs.j.Close())
-
+		fs.at(cutJournalClosed)
 	}
 	if fs.dev != nil {
 		fs.dev.close()

@@ -76,6 +76,7 @@ func (fs *FS) removeLocked(p *node, name string, n *node, dir bool) error {
 	if err := fs.removeEntry(p, name, n); err != nil {
 		return err
 	}
+	fs.at(cutRemoved)
 	fs.gone(p, name, n)
 	return nil
 }
@@ -140,6 +141,7 @@ func (fs *FS) coverLower(p *node, name string, n *node) error {
 	if err := touch(p); err != nil { // first: the record is the operation
 		return err
 	}
+	fs.at(cutTouched)
 	if n.hard {
 		return fs.coverHard(p, name, n)
 	}
@@ -162,6 +164,7 @@ func (fs *FS) whiteOut(p *node, name string, n *node) error {
 	if err := fs.newWhiteout(tmp); err != nil {
 		return err
 	}
+	fs.at(cutWhiteoutMade)
 	flags := uint(0)
 	if n.isDir() {
 		flags = unix.RENAME_EXCHANGE
@@ -170,6 +173,7 @@ func (fs *FS) whiteOut(p *node, name string, n *node) error {
 		_ = fs.tmp.Unlink(tmp)
 		return err
 	}
+	fs.at(cutWhitedOut)
 	if n.isDir() {
 		fs.discard(tmp)
 		fs.dropRecords(n)
@@ -200,6 +204,7 @@ func (fs *FS) removeDurably(p *node, name string, n *node) error {
 	if err := fs.coverDurably(p, name, n.origin); err != nil {
 		return err
 	}
+	fs.at(cutDurable)
 	if n.isDir() {
 		return fs.removeUpperDir(p, name, n)
 	}
@@ -212,12 +217,14 @@ func (fs *FS) coverDurably(p *node, name string, o journal.Origin) error {
 	if err := fs.syncUpper(); err != nil {
 		return err
 	}
+	fs.at(cutDurableSynced)
 	if err := fs.countHidden(p, name, o); err != nil {
 		return err
 	}
 	if err := fs.cover(p, name); err != nil {
 		return err
 	}
+	fs.at(cutDurableCovered)
 	return fs.j.Sync()
 }
 
@@ -230,6 +237,7 @@ func (fs *FS) removeUpperDir(p *node, name string, n *node) error {
 	if err == syscall.ENOTEMPTY || err == syscall.EEXIST {
 		tmp := fs.tmpName()
 		if err = up.Rename(name, fs.tmp, tmp, 0); err == nil {
+			fs.at(cutMovedAway)
 			fs.discard(tmp)
 		}
 	}
@@ -258,9 +266,11 @@ func (fs *FS) discard(tmp string) {
 		return nil
 	})
 	d.Forget()
+	fs.at(cutDiscardEmptied)
 	if err := fs.tmp.Rmdir(tmp); err != nil {
 		fs.log.Warn("left in the work directory until the next mount", "name", tmp, "err", err)
 	}
+	fs.at(cutDiscarded)
 }
 
 // checkEmpty fails with ENOTEMPTY if a merged directory shows anything.

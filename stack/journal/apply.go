@@ -70,6 +70,7 @@ func (j *Journal) writeFrame(ops []Op) error {
 		j.lastErr = ioError(j.active.path(), "the journal cannot be written", err)
 		return j.lastErr
 	}
+	j.opts.at(cutFrame)
 	j.seq++
 	return nil
 }

@@ -97,9 +97,6 @@ func ioError(file, what string, err error) error {
 	return e
 }
 
-// Files are the names of all files that a journal may have in its directory.
-func Files() []string { return []string{DBName, newDBName, logName, altName} }
-
 // isSpace reports whether err is for want of space, which may come back.
 func isSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -122,3 +119,6 @@ func errIO(err error) error {
 	}
 	return fmt.Errorf("%w (%w)", syscall.EIO, err)
 }
+
+// Files are the names of all files that a journal may have in its directory.
+func Files() []string { return []string{DBName, newDBName, logName, altName} }

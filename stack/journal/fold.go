@@ -51,11 +51,15 @@ func (j *Journal) fold() error {
 	if err != nil || d == nil {
 		return err
 	}
+	j.opts.at(cutFrozen)
 	if err := j.commit(d, &next); err != nil {
 		return j.foldFailed(err)
 	}
+	j.opts.at(cutFolded)
 	j.state = next
-	j.thaw(j.truncateSpare())
+	truncated := j.truncateSpare()
+	j.opts.at(cutFrozenEmpty)
+	j.thaw(truncated)
 	return nil
 }
 

@@ -22,7 +22,7 @@ func Open(dir string, meta Meta, o Options) (*Journal, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, ioError(dir, "the journal's directory cannot be made", err)
 	}
-	logs, fresh, err := openLogs(dir)
+	logs, fresh, err := openLogs(dir, &o)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func Open(dir string, meta Meta, o Options) (*Journal, error) {
 
 // openLogs opens both logs, and locks the first for all of the journal. fresh: there
 // is no database yet.
-func openLogs(dir string) (logs [2]*logFile, fresh bool, err error) {
+func openLogs(dir string, o *Options) (logs [2]*logFile, fresh bool, err error) {
 	_, err = os.Lstat(dbPath(dir))
 	fresh = errors.Is(err, fs.ErrNotExist)
 	flags := os.O_RDWR
@@ -54,6 +54,7 @@ func openLogs(dir string) (logs [2]*logFile, fresh bool, err error) {
 			closeLogs(logs)
 			return logs, false, err
 		}
+		o.at(cutLogMade)
 	}
 	// Another process may have made the database before it gave the lock back.
 	_, err = os.Lstat(dbPath(dir))
@@ -120,7 +121,8 @@ func (j *Journal) create(logs [2]*logFile, meta Meta) error {
 	if err := syncDir(j.dir); err != nil {
 		return err
 	}
-	return createDB(j.dir, meta)
+	j.opts.at(cutLogsNamed)
+	return createDB(j.dir, meta, &j.opts)
 }
 
 // replay reads both logs and gives what they add to a database in state s.
@@ -159,6 +161,7 @@ func (j *Journal) begin(logs [2]*logFile, r recovered, d *delta) error {
 	if err := j.commit(d, &next); err != nil {
 		return ioError(j.dbPath(), "the journal cannot be written", err)
 	}
+	j.opts.at(cutEpochBegun)
 	j.state, j.tallies, j.epoch, j.seq, j.opSeq = next, next.tallies, next.epoch, next.seq, next.seq
 	j.nextID, j.reserved = reserved+1, next.reserved
 	if !j.opts.NoSync {
@@ -167,6 +170,7 @@ func (j *Journal) begin(logs [2]*logFile, r recovered, d *delta) error {
 	for _, l := range logs {
 		l.torn = true // what it holds goes now, or before the first frame
 		_ = l.cutBack()
+		j.opts.at(cutLogEmptied)
 	}
 	j.mark()
 	if len(r.frames) > 0 || r.lost > 0 {

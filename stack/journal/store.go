@@ -105,7 +105,7 @@ func openBolt(path string, readOnly, noSync bool) (*store, error) {
 }
 
 // createDB makes the database of a new journal, whole or not at all.
-func createDB(dir string, meta Meta) error {
+func createDB(dir string, meta Meta, o *Options) error {
 	tmp := filepath.Join(dir, newDBName)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ioError(tmp, "a leftover cannot be removed", err)
@@ -114,7 +114,9 @@ func createDB(dir string, meta Meta) error {
 	if err != nil {
 		return err
 	}
+	o.at(cutDBMade)
 	err = db.update(func(tx *bbolt.Tx) error { return initDB(tx, meta) })
+	o.at(cutDBFilled)
 	if cerr := db.close(); err == nil {
 		err = cerr
 	}
@@ -125,7 +127,10 @@ func createDB(dir string, meta Meta) error {
 		os.Remove(tmp)
 		return ioError(dbPath(dir), "the journal cannot be made", err)
 	}
-	return syncDir(dir)
+	o.at(cutDBNamed)
+	err = syncDir(dir)
+	o.at(cutDBDurable)
+	return err
 }
 
 // initDB fills an empty database. The first directory id is random in its upper half:

@@ -41,6 +41,7 @@ func (j *Journal) syncLogs(want uint64) error {
 		if err := fdatasync(l); err != nil {
 			return j.fail(l.path(), err)
 		}
+		j.opts.at(cutLogSynced)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -76,6 +76,9 @@ type Options struct {
 	FoldInterval time.Duration
 	// FoldBytes is the log size that starts a fold at once; 0 means DefaultFoldBytes.
 	FoldBytes int64
+
+	// CutPoint is called between the steps that write files, by tests.
+	CutPoint func(CutPoint)
 }
 
 func (o *Options) setDefaults() {
