@@ -377,10 +377,10 @@ func TestPartialNeverInBackground(t *testing.T) {
 	if n := takes(t, u.upper+"/f"); n >= fewBlocks {
 		t.Errorf("%d KiB were copied", n>>10)
 	}
+	u.wantContent("f", content) // status knows of files that the kernel knows of
 	if p := u.partialStatus(); p.Files != 1 || p.Rate != 0 || p.Completed != 0 {
 		t.Errorf("status: %+v", p)
 	}
-	u.wantContent("f", content)
 }
 
 // TestPartialHeld: descriptors and mappings of a partial file are right while
