@@ -120,7 +120,16 @@ func (d *cutDisk) mountImage(image string) {
 	if d.fstype == "btrfs" {
 		options += ",notreelog"
 	}
-	run(d, "", "mount", "-o", options, image, d.mp)
+	for i := 0; ; i++ {
+		out, err := exec.Command("mount", "-o", options, image, d.mp).CombinedOutput()
+		if err == nil {
+			break
+		}
+		if i == 20 || !strings.Contains(string(out), "loop device") { // else somebody else has just taken it
+			d.Fatalf("mounting the %s of the test: %v\n%s", d.fstype, err, out)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	d.mounted = true
 }
 

@@ -673,6 +673,9 @@ func (w *cutWorker) stepCreate(o *cutObject) error {
 	if err != nil || !w.wants() {
 		return err
 	}
+	if o.now()[p+"/f"] != nil {
+		return w.syncDirs(o, p, p+"/f")
+	}
 	return w.syncDirs(o, p)
 }
 

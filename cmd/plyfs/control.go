@@ -76,6 +76,7 @@ type control struct {
 	policy   policyServer
 	listener *net.UnixListener
 	path     string
+	socket   os.FileInfo // what was put at path
 }
 
 // socketPath is the control socket of the mount with a device number.
@@ -99,6 +100,9 @@ func startControl(dir, device string, fs served, policy policyServer) (*control,
 	c := &control{fs: fs, policy: policy, path: socketPath(dir, device)}
 	if c.listener, err = listenAt(c.path); err != nil {
 		return nil, err
+	}
+	if c.socket, err = os.Lstat(c.path); err != nil {
+		return nil, errors.Join(err, c.listener.Close())
 	}
 	go c.accept()
 	return c, nil
@@ -150,9 +154,19 @@ func removeStale(dir string) {
 	}
 }
 
-// Close removes the socket and ends listening.
+// Close removes the socket and ends listening. The mount has ended by then and
+// its device number may be another mount's already, with its socket at our path.
 func (c *control) Close() error {
-	return errors.Join(os.Remove(c.path), c.listener.Close())
+	unlock, err := lockDir(filepath.Dir(c.path))
+	if err == nil {
+		defer unlock()
+		if st, serr := os.Lstat(c.path); serr != nil {
+			err = serr
+		} else if os.SameFile(st, c.socket) {
+			err = os.Remove(c.path)
+		}
+	}
+	return errors.Join(err, c.listener.Close())
 }
 
 func (c *control) accept() {

@@ -130,6 +130,32 @@ func TestControlStale(t *testing.T) {
 	}
 }
 
+// TestControlSuccessor: device numbers are used again, and the daemon of the
+// mount before may close its socket when the next one has opened its own.
+func TestControlSuccessor(t *testing.T) {
+	dir := t.TempDir()
+	old, err := startControl(dir, "0:7", fakeMount{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := startControl(dir, "0:7", fakeMount{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Close(); err != nil {
+		t.Errorf("closing the socket of the mount before: %v", err)
+	}
+	if got := question(t, next.path, `{"verb":"status"}`+"\n"); !strings.Contains(got, `"pid":7`) {
+		t.Errorf("the next mount answers %q", got)
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(next.path); !os.IsNotExist(err) {
+		t.Errorf("the socket stays: %v", err)
+	}
+}
+
 // A completion is answered by its progress, line by line, and then the end.
 func TestControlComplete(t *testing.T) {
 	dir := t.TempDir()
