@@ -46,10 +46,11 @@
 //	  node.mu of a directory
 //	    node.mu of a directory below it, or of an unrelated one of larger id
 //	      node.mu of what is no directory; two in the order of their ids
+//	        of a partial file: ranges of blocks, then times, then partial.mu
 //	        hardTab.counting (one account at a time)
 //	        hardTab.mu
 //	          nodeTable shards
-//	          counters.mu, settleMu, inoMap.mu
+//	          counters.mu, settleMu, completer.mu, inoMap.mu
 //	          the layers' and the journal's own locks
 //
 // A directory is locked before what is below it, never after; whoever needs a
