@@ -182,16 +182,25 @@ func (fs *FS) noteDirty() { fs.dirty.Store(true) }
 // awaitSync has the mark of a file that was copied whole taken away once upper
 // was synced. Precondition: n.mu is held.
 func (fs *FS) awaitSync(n *node) {
+	if fs.nodes.ref(n) && !fs.noteUnsynced(n) {
+		fs.unrefLater(n)
+	}
+}
+
+// noteUnsynced keeps a copy for the next sync, with the caller's reference;
+// false if it is kept already.
+func (fs *FS) noteUnsynced(n *node) bool {
 	fs.settleMu.Lock()
 	defer fs.settleMu.Unlock()
-	if fs.unsynced[n.part] != nil || !fs.nodes.ref(n) {
-		return
+	if fs.unsynced[n.part] != nil {
+		return false
 	}
 	if fs.unsynced == nil {
 		fs.unsynced = make(map[*partial]*node)
 	}
 	fs.unsynced[n.part] = n
 	fs.dirty.Store(true)
+	return true
 }
 
 // synced takes the marks of copies away, or, if the sync failed, leaves them for
