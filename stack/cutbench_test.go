@@ -225,16 +225,12 @@ func (b *cutBench) check(t *testing.T, c cutCell) {
 		m.unmount()
 		return
 	}
-	for i, op := range b.steps() {
-		if done>>i&1 == 0 {
-			must(t, op(b.mnt))
-		}
-	}
-	b.checkDone(t, m, "done again")
+	done = b.doRest(t, done)
+	b.checkDone(t, m, done, c.way, "done again")
 	m.unmount()
 	b.checkClean(t, j)
 	m = b.mount(t, j)
-	b.checkDone(t, m, "after a clean unmount")
+	b.checkDone(t, m, done, c.way, "after a clean unmount")
 	m.unmount()
 	for i, l := range b.lowers {
 		tree, err := showTree(l)
@@ -244,6 +240,23 @@ func (b *cutBench) check(t *testing.T, c cutCell) {
 		}
 	}
 	must(t, os.RemoveAll(filepath.Dir(j.Upper)))
+}
+
+// doRest does the steps that are not done. One may have lost its ground: a write
+// that a power cut took, to a file whose removal it left.
+func (b *cutBench) doRest(t *testing.T, done int) int {
+	t.Helper()
+	for i, op := range b.steps() {
+		if done>>i&1 == 1 {
+			continue
+		}
+		if err := op(b.mnt); err == nil {
+			done |= 1 << i
+		} else if done>>i == 0 {
+			t.Fatalf("step %d cannot be done again: %v", i, err)
+		}
+	}
+	return done
 }
 
 func (b *cutBench) mount(t *testing.T, j *cutJob) *mounted {
@@ -281,15 +294,19 @@ func (b *cutBench) checkTree(t *testing.T, m *mounted, p CutPoint, w cutWay) (do
 	return done
 }
 
-// checkDone wants all of the case's steps done.
-func (b *cutBench) checkDone(t *testing.T, m *mounted, when string) {
+// checkDone wants the case's steps done, a bit each.
+func (b *cutBench) checkDone(t *testing.T, m *mounted, done int, w cutWay, when string) {
 	t.Helper()
 	tree, err := showTree(b.mnt)
 	if err != nil {
 		t.Fatalf("%s, the tree cannot be read: %v", when, err)
 	}
 	_, own := tree.split()
-	if d := own.diff(b.own.trees[b.own.all()]); d != "" {
+	want := b.own.trees[done]
+	if !w.exact() {
+		own, want = own.timeless(), want.timeless()
+	}
+	if d := own.diff(want); d != "" {
 		t.Errorf("%s:%s", when, d)
 	}
 	tree.wantAbsent(t, b.mnt, b.own.every()...)

@@ -72,10 +72,22 @@ func (i *cutImage) unmount(t testing.TB) {
 }
 
 // powerUp mounts the image anew after its power was cut: its log is replayed.
+// A process that is about to end, or a mount namespace that another one made
+// meanwhile, can keep the dead file system for a while.
 func (i *cutImage) powerUp(t testing.TB) {
 	t.Helper()
-	i.unmount(t)
-	i.mount(t)
+	var err error
+	for range 1000 {
+		i.unmount(t)
+		i.mount(t)
+		probe := i.dir + "/probe"
+		if err = unix.Mkdir(probe, 0o700); err == nil {
+			must(t, unix.Rmdir(probe))
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("somebody keeps the file system that was shut down: %v", err)
 }
 
 // sync makes all of the image durable.
