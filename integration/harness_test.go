@@ -305,7 +305,7 @@ func (u *union) checkDaemon() {
 func (u *union) checkLeaks() {
 	u.Helper()
 	var leaked []string
-	for range 60 {
+	for range 160 { // the settling that some wait for comes every 5 s
 		leaked = nil
 		for f := range regularFDs(u.pid) {
 			if !u.baseFDs[f] {
