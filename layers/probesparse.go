@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -20,7 +20,7 @@ import (
 // it was tested with power cuts: their extents become data only when what was
 // written is on the disk. Of tmpfs a power cut leaves nothing.
 var sparseTypes = map[int64]string{
-	unix.EXT4_SUPER_MAGIC:  "ext4", // and ext2, ext3, which the same code serves
+	unix.EXT4_SUPER_MAGIC:  "ext4", // see checkExt4
 	unix.XFS_SUPER_MAGIC:   "xfs",
 	unix.BTRFS_SUPER_MAGIC: "btrfs",
 	unix.TMPFS_MAGIC:       "tmpfs",
@@ -45,7 +45,21 @@ func (p *prober) sparse() error {
 		return err
 	}
 	defer unix.Close(fd)
-	return errors.Join(probeHoles(fd, BlockSize(&st)), p.dir.Unlink("s"))
+	err = probeHoles(fd, BlockSize(&st))
+	if err == nil && int64(st.Type) == unix.EXT4_SUPER_MAGIC {
+		err = p.checkExt4(fd)
+	}
+	return errors.Join(err, p.dir.Unlink("s"))
+}
+
+// checkExt4 is an error where blocks can be a file's on the disk before their
+// data is: without extents (ext2, ext3), and with data=writeback.
+func (p *prober) checkExt4(fd int) error {
+	const extents = 0x80000 // FS_EXTENT_FL
+	if flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS); err != nil || flags&extents == 0 {
+		return errors.New("its files have no extents (ext2, ext3): after a power cut a block may show before its data is there")
+	}
+	return p.noOption("data=writeback", "after a power cut a block may show before its data is there")
 }
 
 // BlockSize is the unit in which a file system turns holes into data, or a
@@ -99,25 +113,28 @@ func (p *prober) noHugePages() error {
 	if b, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled"); err == nil && strings.Contains(string(b), "[force]") {
 		return errors.New("transparent huge pages are forced on for shared memory: a written block makes the blocks around it data")
 	}
-	path := p.dir.Path()
+	return p.noOption("huge=", "a written block makes the blocks around it data", "huge=never")
+}
+
+// noOption is an error if the file system is mounted with an option that begins
+// so, but for some.
+func (p *prober) noOption(prefix, why string, but ...string) error {
+	var st unix.Stat_t
+	if err := p.dir.Stat("", &st); err != nil {
+		return err
+	}
 	all, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return m.FSType != "tmpfs" || !inside(path, m.Mountpoint), false
+		return uint64(unix.Mkdev(uint32(m.Major), uint32(m.Minor))) != uint64(st.Dev), false
 	})
 	if err != nil {
 		return err
 	}
 	for _, m := range all {
 		for o := range strings.SplitSeq(m.VFSOptions, ",") {
-			if v, ok := strings.CutPrefix(o, "huge="); ok && v != "never" {
-				return fmt.Errorf("mounted with huge=%s: a written block makes the blocks around it data", v)
+			if strings.HasPrefix(o, prefix) && !slices.Contains(but, o) {
+				return fmt.Errorf("mounted with %s: %s", o, why)
 			}
 		}
 	}
 	return nil
-}
-
-// inside tells whether a path is a directory or below it.
-func inside(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }

@@ -185,6 +185,7 @@ func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize b
 			}
 		}
 	}
+	defer n.keepFromFill()()
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
 		uid, gid := -1, -1
 		if u, ok := in.GetUID(); ok {
@@ -202,11 +203,19 @@ func (fs *FS) setAttr(n *node, r ref, in *fuse.SetAttrIn, size uint64, setSize b
 			return err
 		}
 	}
-	if q := n.partial(); q != nil { // else the completion sets the old ones back
-		q.times.RLock()
-		defer q.times.RUnlock()
-	}
 	return setTimes(r, in)
+}
+
+// keepFromFill keeps the completion of a partial file from setting back, beside
+// its write, what is about to be changed: times and file capabilities.
+// Precondition: n.mu is held.
+func (n *node) keepFromFill() (release func()) {
+	q := n.partial()
+	if q == nil {
+		return func() {}
+	}
+	q.times.RLock()
+	return q.times.RUnlock
 }
 
 func setTimes(r ref, in *fuse.SetAttrIn) error {

@@ -65,6 +65,7 @@ func (fs *FS) bringData(n *node, how copyKind) error {
 		return nil
 	}
 	if err := fs.bring(f); err != nil {
+		fs.again(n)
 		return err
 	}
 	n.mu.RLock()

@@ -43,7 +43,11 @@ func (fs *FS) complete(n *node, pace func(moved int64) error) error {
 		q.leaveEmpty()
 		n.mu.Unlock()
 	}
+	if q.is(partUnknown) || n.syncFailed.Load() {
+		return fmt.Errorf("an earlier sync of this file failed: it must be closed by all first: %w", syscall.EIO)
+	}
 	if err := q.completeIn(f.fd, pace); err != nil {
+		fs.again(n)
 		return err
 	}
 	if !fs.cfg.Volatile {
@@ -58,6 +62,15 @@ func (fs *FS) complete(n *node, pace func(moved int64) error) error {
 	}
 	fs.count.completed.Add(1)
 	return nil
+}
+
+// again queues a file whose completion has ended early.
+func (fs *FS) again(n *node) {
+	n = n.lockCurrent()
+	defer n.mu.RUnlock()
+	if len(n.names) > 0 {
+		fs.queueCompletion(n)
+	}
 }
 
 // leaveEmpty ends the time in which the lower file is handed out.
@@ -75,6 +88,11 @@ func (q *partial) completeIn(fd int, pace func(int64) error) error {
 		return nil
 	}
 	fill := filling{q: q, fd: fd}
+	if pace != nil {
+		if err := pace(0); err != nil {
+			return err
+		}
+	}
 	for {
 		n, done, err := fill.step()
 		if err != nil {
@@ -139,6 +157,8 @@ func (fs *FS) CompletePath(rel string, report func(CompletionProgress) error) er
 		return err
 	}
 	defer fs.unrefLater(n)
+	fs.done.Add(1) // Close waits
+	defer fs.done.Done()
 	var found []*node
 	defer func() {
 		for _, n := range found {
@@ -157,6 +177,18 @@ func (fs *FS) CompletePath(rel string, report func(CompletionProgress) error) er
 }
 
 func (fs *FS) completeAll(list []*node, report func(CompletionProgress) error) error {
+	tell := report
+	report = func(p CompletionProgress) error {
+		select {
+		case <-fs.stop:
+			return errStopped
+		default:
+		}
+		if err := tell(p); err != nil {
+			return fmt.Errorf("%w: %w", errStopped, err)
+		}
+		return nil
+	}
 	p := CompletionProgress{Files: len(list)}
 	left := make([]int64, len(list))
 	for i, n := range list {
@@ -174,7 +206,7 @@ func (fs *FS) completeAll(list []*node, report func(CompletionProgress) error) e
 		last := time.Now()
 		err := fs.complete(n, func(moved int64) error {
 			p.BytesDone = min(p.BytesDone+moved, p.Bytes)
-			if time.Since(last) < reportEvery {
+			if moved == 0 || time.Since(last) < reportEvery {
 				return nil
 			}
 			last = time.Now()

@@ -20,6 +20,7 @@ type completer struct {
 	mu      sync.Mutex
 	queue   []completion
 	waiting string // why it does not go on; "" if it does
+	until   time.Time
 	wake    chan struct{}
 
 	marks   atomic.Int64 // files of this mount that carry a mark
@@ -80,6 +81,18 @@ func (c *completer) take(q *partial) *node {
 	if !queued {
 		return nil
 	}
+	n := c.remove(q)
+	if n != nil {
+		q.mu.Lock()
+		q.queued = false
+		q.mu.Unlock()
+	}
+	return n
+}
+
+// remove is take for the queue alone; nil for a file whose completion is under
+// way, which paceBackground ends.
+func (c *completer) remove(q *partial) *node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, x := range c.queue {
@@ -88,7 +101,7 @@ func (c *completer) take(q *partial) *node {
 			return x.n
 		}
 	}
-	return nil // under way: see paceBackground
+	return nil
 }
 
 // next takes the first completion that is due, or tells how long to wait.
@@ -96,6 +109,9 @@ func (c *completer) next() (x completion, wait time.Duration, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait = time.Hour
+	if d := time.Until(c.until); d > 0 {
+		return x, d, false
+	}
 	for i, x := range c.queue {
 		if d := time.Until(x.after); d > 0 {
 			wait = min(wait, d)
@@ -105,6 +121,13 @@ func (c *completer) next() (x completion, wait time.Duration, ok bool) {
 		return x, 0, true
 	}
 	return x, wait, false
+}
+
+// rest lets nothing be completed until a time.
+func (c *completer) rest(until time.Time) {
+	c.mu.Lock()
+	c.until = until
+	c.mu.Unlock()
 }
 
 func (c *completer) setWaiting(why string) {
@@ -149,11 +172,15 @@ func (fs *FS) completeOne(x completion) bool {
 		return true
 	}
 	fs.completer.setWaiting(err.Error())
-	if !errors.Is(err, errSpare) && err != syscall.ENOSPC {
+	full := errors.Is(err, errSpare) || isFull(err)
+	if !full {
 		fs.noteError("completing a partial file", err)
 	}
 	x.after = time.Now().Add(completeAgain)
 	fs.completer.put(x)
+	if full { // for the others too
+		fs.completer.rest(x.after)
+	}
 	return true
 }
 
@@ -212,17 +239,26 @@ func (fs *FS) spareUpper() error {
 const partialMark = "partial"
 
 // markPartial makes the mark before the first partial file is.
-func (fs *FS) markPartial() error {
-	if fs.completer.marks.Add(1) > 1 && fs.partialMarked.Load() {
-		return nil
+func (fs *FS) markPartial(q *partial) error {
+	if !fs.partialMarked.Load() {
+		err := fs.work.Mknod(partialMark, unix.S_IFREG|0o600, 0)
+		if err != nil && err != syscall.EEXIST {
+			return err
+		}
+		fs.partialMarked.Store(true)
 	}
-	err := fs.work.Mknod(partialMark, unix.S_IFREG|0o600, 0)
-	if err != nil && err != syscall.EEXIST {
-		fs.completer.marks.Add(-1)
-		return err
-	}
-	fs.partialMarked.Store(true)
+	q.count()
 	return nil
+}
+
+// count counts a partial file, once.
+func (q *partial) count() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.counted && q.state != partGone {
+		q.counted = true
+		q.fs.completer.marks.Add(1)
+	}
 }
 
 // unmarkPartial takes the mark away at the end of a mount that leaves none.
@@ -243,9 +279,9 @@ func (fs *FS) findPartial() {
 		return
 	}
 	err := fs.eachPartial(fs.root, func(n *node) error {
-		fs.completer.marks.Add(1)
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		n.part.count()
 		err := fs.examineLocked(n)
 		if err != nil {
 			fs.noteError("examining a partial file", err)

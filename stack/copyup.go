@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/plyfs/plyfs/layers"
@@ -27,6 +26,10 @@ const (
 // maxLowerPath is the longest path of a lower file that is kept with a partial
 // copy of it; of files deeper down whole copies are made.
 const maxLowerPath = 2048
+
+// shortPath is how long a path may be that is written on the inode only when it
+// is needed, at a rename or link: those must not find that it does not fit.
+const shortPath = 100
 
 // copyUp brings a node to upper, its parents first. It does nothing when the
 // node is there; of several callers one copies. Errors: EROFS without upper,
@@ -220,7 +223,8 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 		up, low := n.up, n.low
 		c := copying{low: low, tmp: fs.tmpName(), origin: n.origin, kind: kind}
 		if !up && n.isReg() {
-			c.path, c.pinned = fs.lowerPathLocked(n), n.hard
+			c.path = lowerPathLocked(n)
+			c.pinned = n.hard || len(c.path) > shortPath
 		}
 		var d decision
 		var err error
@@ -233,6 +237,11 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 		}
 		c.decision = &d
 		err = fs.copyToTmp(&c)
+		if c.part != nil && noRoomForXattr(err) {
+			_ = fs.tmp.Unlink(c.tmp)
+			c.part, c.whole = nil, true
+			err = fs.copyToTmp(&c)
+		}
 		d.closeUnused()
 		if err == nil {
 			err = fs.publishFile(n, &c, asked)
@@ -266,19 +275,26 @@ type copying struct {
 	decision *decision
 	path     string // of a regular file, in the merged lower layers
 	pinned   bool   // the path is to be kept on the inode from the beginning
+	whole    bool   // the path does not fit on the inode
 	part     *partial
 }
 
 // lowerPathLocked is the path of a lower file from the root of the merged lower
-// layers. Precondition: n.mu is held; n is not in upper.
-func (fs *FS) lowerPathLocked(n *node) string {
+// layers, "" if it has no name left. Precondition: n.mu is held; n is not in
+// upper.
+func lowerPathLocked(n *node) string {
 	for _, a := range n.names {
 		if low := a.parent.dir.low; low != nil {
 			return joinPlace(low.path(), a.name)
 		}
 	}
-	dir := strings.TrimPrefix(n.low.d.Path(), strings.TrimSuffix(n.low.d.Layer().Path, "/"))
-	return joinPlace("/"+strings.Trim(dir, "/"), n.low.name)
+	return ""
+}
+
+// noRoomForXattr tells whether an error says that an xattr does not fit on an
+// inode. A full disk says the same: then the copy that is made next says it.
+func noRoomForXattr(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.E2BIG) || errors.Is(err, syscall.ERANGE)
 }
 
 // copyToTmp makes a copy of a lower file in the work directory, or of what a
@@ -346,7 +362,7 @@ func (fs *FS) copyFile(c *copying, st *unix.Stat_t) error {
 	switch {
 	case c.kind == copyEmpty || st.Size == 0 && c.decision.plan == nil:
 		return nil
-	case c.planned() || fs.noPartial != "" || len(c.path) > maxLowerPath:
+	case c.planned() || c.whole || fs.noPartial != "" || len(c.path) > maxLowerPath || c.path == "" && c.pinned:
 		return fs.copyDurably(c, dst, st)
 	}
 	c.part = fs.newPartial(c.origin, st.Size, c.path)
@@ -358,7 +374,7 @@ func (fs *FS) copyFile(c *copying, st *unix.Stat_t) error {
 	fs.at(cutSomeCopied)
 	if c.part.state == partAll && fs.cfg.Volatile {
 		c.part = nil
-	} else if err := fs.markPartial(); err != nil {
+	} else if err := fs.markPartial(c.part); err != nil {
 		return err
 	}
 	fs.at(cutPartialMarked)

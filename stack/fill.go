@@ -27,15 +27,14 @@ type filling struct {
 }
 
 // step moves the next chunk; done is set when nothing is missing any more. It
-// changes no byte that the file shows, and no time.
+// changes no byte that the file shows, and no time but st_ctime.
 func (f *filling) step() (n int64, done bool, err error) {
 	from, to, err := f.q.missing(f.fd, f.pos)
 	if err != nil || from < 0 {
 		return 0, from < 0 && err == nil, err
 	}
-	to = min(to, f.q.floor(from+fillChunk))
-	if to <= from {
-		to = from + f.q.block
+	if to-from > fillChunk {
+		to = from + fillChunk
 	}
 	n, err = f.q.fill(f.fd, from, to)
 	f.pos = to
@@ -57,15 +56,6 @@ var errShortLower = fmt.Errorf("the lower file is shorter than it was: %w", sysc
 // fill brings [from, to) to upper, as far as it is a hole there still. The lower
 // file is read before anything is locked.
 func (q *partial) fill(fd int, from, to int64) (moved int64, err error) {
-	return q.fillWith(fd, from, to, func() func() { return q.ranges.lockRange(from, to, true).unlock })
-}
-
-// fillRange is fill with the range locked.
-func (q *partial) fillRange(fd int, from, to int64) (moved int64, err error) {
-	return q.fillWith(fd, from, to, func() func() { return func() {} })
-}
-
-func (q *partial) fillWith(fd int, from, to int64, lock func() (unlock func())) (moved int64, err error) {
 	low, _, err := q.openLower()
 	if err != nil {
 		return 0, err
@@ -77,7 +67,8 @@ func (q *partial) fillWith(fd int, from, to int64, lock func() (unlock func())) 
 	if err != nil {
 		return 0, err
 	}
-	defer lock()()
+	span := q.ranges.lockRange(from, to, true)
+	defer span.unlock()
 	size, err := fileSize(fd)
 	if err != nil {
 		return 0, err

@@ -20,8 +20,22 @@ const (
 	fsIocFSGetAttr = 0x801c581f
 	fsIocFSSetAttr = 0x401c5820
 
-	xflagExtsize = 0x800 | 0x1000 // FS_XFLAG_EXTSIZE, FS_XFLAG_EXTSZINHERIT
+	flagsWhole  = 0x10 | 0x20                 // FS_IMMUTABLE_FL, FS_APPEND_FL
+	xflagsWhole = 0x8 | 0x10 | 0x800 | 0x1000 // FS_XFLAG_IMMUTABLE, _APPEND, _EXTSIZE, _EXTSZINHERIT
 )
+
+// needsWhole tells whether flags about to be set leave no partial file: nothing
+// can be brought to one that is immutable or append-only, and an extent size
+// hint sets blocks aside around the written ones (partial.go).
+func needsWhole(cmd, flags uint32) bool {
+	switch cmd {
+	case fsIocSetFlags:
+		return flags&flagsWhole != 0
+	case fsIocFSSetAttr:
+		return flags&xflagsWhole != 0
+	}
+	return false
+}
 
 // Ioctl serves the inode flags of lsattr and chattr on files and directories,
 // as inode.c:ovl_fileattr_get and ovl_fileattr_set: a set copies up first. The
@@ -53,8 +67,7 @@ func (fs *FS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse
 			return fs.status(err)
 		}
 	}
-	if in.Cmd == fsIocFSSetAttr && binary.NativeEndian.Uint32(inbuf)&xflagExtsize != 0 {
-		// Blocks around the written ones would be set aside: see partial.go.
+	if set && needsWhole(in.Cmd, binary.NativeEndian.Uint32(inbuf)) {
 		if err := fs.complete(n, nil); err != nil {
 			return fs.status(err)
 		}

@@ -23,6 +23,7 @@ func setID(mode uint32) bool { return mode&(unix.S_ISUID|unix.S_ISGID) != 0 }
 // The kernel is told to forget the mode: it does not expect it to change here,
 // and would go by the old one at the next exec or link.
 func (fs *FS) killPriv(n *node, r ref, caller *fuse.InHeader) error {
+	defer n.keepFromFill()()
 	var st unix.Stat_t
 	if err := r.stat(&st); err != nil {
 		return err

@@ -205,6 +205,10 @@ func (fs *FS) nameNode(n, p *node, name string) {
 	if n.succ.Load() == nil { // else the name leads to the successor: see child
 		fs.addName(n, p, name)
 		n.unlinked, n.detached = false, false
+		if n.orphan >= 0 && !n.isDir() {
+			_ = unix.Close(int(n.orphan))
+			n.orphan = -1
+		}
 	}
 }
 

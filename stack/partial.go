@@ -84,6 +84,7 @@ type partial struct {
 	users   int // of fd
 	told    bool
 	queued  bool // for completion
+	counted bool // in completer.marks
 }
 
 func (fs *FS) newPartial(o journal.Origin, limit int64, path string) *partial {
@@ -281,6 +282,19 @@ func (q *partial) lowerLimit(size int64) {
 	q.mu.Unlock()
 }
 
+// setLimit lowers the limit, on the inode too, or not at all.
+func (q *partial) setLimit(fd int, limit int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	old := q.limit
+	q.limit = min(q.limit, limit)
+	err := q.persistLocked(fdXattr(fd))
+	if err != nil {
+		q.limit = old
+	}
+	return err
+}
+
 func (q *partial) limitNow() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -358,7 +372,7 @@ func (q *partial) whole(to xattrSetter) error {
 func (q *partial) doubt() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.state == partAll {
+	if q.state == partAll || q.state == partSome {
 		q.state = partUnknown
 	}
 }
@@ -366,7 +380,9 @@ func (q *partial) doubt() {
 // goneLocked notes that the mark was taken away.
 func (q *partial) goneLocked() {
 	q.state = partGone
-	q.fs.completer.marks.Add(-1)
+	if q.counted {
+		q.fs.completer.marks.Add(-1)
+	}
 }
 
 // examine finds out how much of a file that was found in upper is there.

@@ -92,6 +92,8 @@ func (fs *FS) describePartial(e *Explanation, n *node) {
 		partEmpty: "no data in upper: the lower file's bytes are shown",
 		partSome:  fmt.Sprintf("about %d bytes are still read from lower", fs.leftLocked(n)),
 		partAll:   "all data in upper, not synced yet",
+
+		partUnknown: "not looked at yet",
 	}
 	e.Records = append(e.Records, fmt.Sprintf("partial: %s; lower file %s in layer %d below byte %d", words[state], path, q.origin.Layer, limit))
 }

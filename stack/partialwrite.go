@@ -185,7 +185,7 @@ func (q *partial) resize(fd int, to int64, do func() error) error {
 			err = q.fillEdge(fd, to, size)
 		}
 	} else {
-		err = q.beforeGrowth(fd, size, to, to)
+		err = q.beforeGrowth(fd, size, wholeRange, to)
 	}
 	if err != nil {
 		return err
@@ -224,32 +224,37 @@ func (q *partial) fallocate(fd int, mode uint32, off, length int64) error {
 	if keep {
 		grows = 0
 	}
-	span, size, err := q.lockForWrite(fd, off, max(grows, off))
+	if err := q.fillBefore(fd, off, end); err != nil {
+		return err
+	}
+	span := q.ranges.lockRange(q.floor(off), wholeRange, true)
+	defer span.unlock()
+	q.times.RLock()
+	defer q.times.RUnlock()
+	size, err := fileSize(fd)
 	if err != nil {
 		return err
 	}
-	defer span.unlock()
 	if err := q.beforeGrowth(fd, size, wholeRange, grows); err != nil {
-		return err
-	}
-	if err := q.fillLocked(fd, off, end); err != nil {
 		return err
 	}
 	return fallocate(fd, mode, off, length)
 }
 
-// fillLocked brings what lower has of [off, end) to upper: blocks that are
-// preallocated there must not be mistaken for data. Precondition: the range is
-// locked.
-func (q *partial) fillLocked(fd int, off, end int64) error {
+// fillBefore brings what lower has of [off, end) to upper, chunk by chunk:
+// blocks that are preallocated there must not be mistaken for data. No hole
+// comes to be there afterwards, for holes are not made below the limit.
+func (q *partial) fillBefore(fd int, off, end int64) error {
 	off, end = q.floor(off), q.ceil(end)
 	for q.inPieces() && off < min(end, q.limitNow()) {
 		from, to, err := q.missing(fd, off)
 		if err != nil || from < 0 || from >= end {
 			return err
 		}
-		to = min(to, end, q.floor(from+fillChunk))
-		if _, err := q.fillRange(fd, from, to); err != nil {
+		if to = min(to, end); to-from > fillChunk {
+			to = from + fillChunk
+		}
+		if _, err := q.fill(fd, from, to); err != nil {
 			return err
 		}
 		off = to
@@ -296,8 +301,7 @@ func (q *partial) blank(fd int, mode uint32, off, end int64, keep bool) error {
 		if err := layers.FD(fd).Utimens([2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_NOW}}); err != nil {
 			return err
 		}
-		q.lowerLimit(start)
-		if err := q.persist(fdXattr(fd)); err != nil {
+		if err := q.setLimit(fd, start); err != nil {
 			return err
 		}
 		off, limit = start, start
@@ -307,7 +311,14 @@ func (q *partial) blank(fd int, mode uint32, off, end int64, keep bool) error {
 		return err
 	}
 	if off = max(off, edge); off < end {
-		return fallocate(fd, mode, off, end-off)
+		err := fallocate(fd, mode, off, end-off)
+		if err == syscall.EOPNOTSUPP && mode&unix.FALLOC_FL_ZERO_RANGE != 0 {
+			err = fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, end-off)
+			if err == nil && !keep && end > size {
+				err = unix.Ftruncate(fd, end)
+			}
+		}
+		return err
 	}
 	if !keep && end > size { // nothing was left to do but to let it grow
 		return unix.Ftruncate(fd, end)

@@ -5,6 +5,7 @@ package stack
 
 import (
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -15,6 +16,7 @@ type rangeLock struct {
 	mu   sync.Mutex
 	free sync.Cond // something was released; L is mu
 	held []*span
+	wait []*span // first come first
 }
 
 // A span is a locked range.
@@ -35,21 +37,38 @@ func (l *rangeLock) lockRange(from, to int64, excl bool) *span {
 	if l.free.L == nil {
 		l.free.L = &l.mu
 	}
+	l.wait = append(l.wait, s)
 	for l.conflicts(s) {
 		l.free.Wait()
 	}
+	l.wait = slices.DeleteFunc(l.wait, func(w *span) bool { return w == s })
 	l.held = append(l.held, s)
+	if len(l.wait) > 0 {
+		l.free.Broadcast() // those who waited for it to go first, and share
+	}
 	return s
 }
 
-// conflicts tells whether a range must wait. Precondition: l.mu is held.
+// conflicts tells whether a range must wait: for one that is held, or for one
+// that has waited longer. Precondition: l.mu is held.
 func (l *rangeLock) conflicts(s *span) bool {
-	for _, h := range l.held {
-		if (h.excl || s.excl) && h.from < s.to && s.from < h.to {
+	if slices.ContainsFunc(l.held, s.excludes) {
+		return true
+	}
+	for _, w := range l.wait {
+		if w == s {
+			return false
+		}
+		if s.excludes(w) {
 			return true
 		}
 	}
 	return false
+}
+
+// excludes tells whether two ranges cannot be held together.
+func (s *span) excludes(o *span) bool {
+	return (s.excl || o.excl) && o.from < s.to && s.from < o.to
 }
 
 // unlock releases the range.

@@ -177,8 +177,8 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	var total int
 	err := fs.withData(src, unix.O_RDONLY, func(from selfFile) error {
 		return fs.withData(dst, unix.O_RDWR, func(to selfFile) error {
-			if from.part.inPieces() || to.part.inPieces() {
-				return syscall.EXDEV
+			if from.part.inPieces() || to.part != nil && !to.part.is(partGone) {
+				return syscall.EXDEV // copying may make holes
 			}
 			off1, off2 := int64(in.OffIn), int64(in.OffOut)
 			length := int(min(in.Len, 1<<30))

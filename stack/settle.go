@@ -211,7 +211,7 @@ func (fs *FS) synced(copies map[*partial]*node, ok bool) {
 		if !ok && !cur.unlinked {
 			q.doubt()
 			fs.awaitSync(cur)
-		} else if r, err := fs.refLocked(cur); err == nil {
+		} else if r, err := fs.refLocked(cur); err == nil && !cur.syncFailed.Load() {
 			if err := q.whole(r); err != nil { // it stays a partial file for the next mount
 				fs.log.Debug("mark stays", "lower", q.path, "err", err)
 			}
@@ -224,7 +224,7 @@ func (fs *FS) synced(copies map[*partial]*node, ok bool) {
 // forgetCopy drops what is still to be done for a copy whose last name has gone.
 // Precondition: n.mu is held for writing.
 func (fs *FS) forgetCopy(n *node) {
-	q := n.partial()
+	q := n.part
 	if q == nil {
 		return
 	}

@@ -36,6 +36,9 @@ func (fs *FS) syncFile(n *node, dataOnly bool) error {
 	})
 	if err == syscall.EIO || isFull(err) {
 		n.syncFailed.Store(true)
+		if q := n.part; q != nil {
+			q.doubt()
+		}
 	}
 	return err
 }

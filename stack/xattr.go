@@ -185,7 +185,9 @@ func (fs *FS) changeXattr(id uint64, attr string, change, before func(ref) error
 	if err != nil {
 		return fs.status(err)
 	}
+	release := n.keepFromFill()
 	err = change(r)
+	release()
 	if err == nil && n.id != id {
 		fs.notifyAttr(n.id)
 	}

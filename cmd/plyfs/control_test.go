@@ -191,7 +191,7 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("%s: %d, %v", text, got, ok)
 		}
 	}
-	for _, text := range []string{"", "K", "-1", "+1", "1X", "1KK", "1 M", "9999999T", "0x10", "1.5M", "1B2"} {
+	for _, text := range []string{"", "K", "-1", "+1", "1X", "1KK", "1 M", "9999999T", "0x10", "1.5M", "1B2", "1I", "1iB", "1KI"} {
 		if got, ok := parseSize(text); ok {
 			t.Errorf("%q is taken for %d", text, got)
 		}

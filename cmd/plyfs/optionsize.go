@@ -5,6 +5,7 @@ package main
 
 import (
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,19 +29,21 @@ func byteSize(field func(m *mountOptions) *int64) optionFunc {
 	}
 }
 
+// sizes is what parseSize reads.
+var sizes = regexp.MustCompile(`^([0-9]+)(?:([KMGT])(?:I?B)?)?$`)
+
 // parseSize reads a number of bytes with an optional suffix of powers of 1024.
 func parseSize(s string) (int64, bool) {
-	digits := strings.TrimRight(strings.ToUpper(s), "KMGTIB")
-	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s)[len(digits):], "B"), "I")
-	shift := strings.Index("KMGT", unit)*10 + 10
-	switch {
-	case unit == "":
-		shift = 0
-	case len(unit) != 1 || shift < 10:
+	m := sizes.FindStringSubmatch(strings.ToUpper(s))
+	if m == nil {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64>>shift || strings.HasPrefix(digits, "+") {
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	shift := 0
+	if m[2] != "" {
+		shift = 10 * (1 + strings.Index("KMGT", m[2]))
+	}
+	if err != nil || n > math.MaxInt64>>shift {
 		return 0, false
 	}
 	return n << shift, true
