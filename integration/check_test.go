@@ -91,8 +91,9 @@ func TestCheckAfterKills(t *testing.T) {
 	k := &killer{union: u, model: model, gen: newGen(time.Now().UnixNano() % 1_000_000_000)}
 	for i := range 12 {
 		pid := k.pid
+		wait := time.Duration(50+k.IntN(200)) * time.Millisecond
 		go func() {
-			time.Sleep(time.Duration(50+k.IntN(200)) * time.Millisecond)
+			time.Sleep(wait)
 			unix.Kill(pid, unix.SIGKILL)
 		}()
 		under := k.work()
