@@ -70,7 +70,8 @@ type node struct {
 	lastPlace string
 
 	// low is where the inode is, or was before its copy-up, in a lower
-	// layer; d is nil if it has none. Immutable for non-directories.
+	// layer; d is nil if it has none. Of a non-directory it changes once at
+	// most: when the lower file of a partial one is first passed through.
 	low lowerFile
 	// origin is the lower inode this one stands for: the copy's source, or
 	// the lower file itself. Layer 0 means none.

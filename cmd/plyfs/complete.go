@@ -29,7 +29,7 @@ return when they are on the disk. A large lower file that is written to is
 copied up in part: of the rest, the lower layer serves the bytes, until it has
 been copied in the background. This does it now, also for files of which only the
 attributes or the name were changed. Readers and writers go on meanwhile, and
-what the mount shows does not change; afterwards the upper directory stands by
+what the mount shows does not change but for st_ctime; afterwards the upper directory stands by
 itself. Files of which somebody has the lower content open stay readable to him.`,
 		Example: `  plyfs complete /mnt
   plyfs complete /mnt/images/disk.img`,
