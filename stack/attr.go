@@ -251,6 +251,9 @@ func (fs *FS) resizeLocked(n *node, r ref, size int64, byHandle bool) error {
 		return err
 	}
 	defer f.close()
+	if f.part == nil { // it has become whole just now
+		return resize(r, size, byHandle)
+	}
 	return f.part.resize(f.fd, size, func() error {
 		if byHandle {
 			return unix.Ftruncate(f.fd, size)

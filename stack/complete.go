@@ -15,7 +15,7 @@ import (
 // Completion makes partial files whole: by what is left of the lower file, in
 // the background at a bounded rate (completer.go), or at once where somebody
 // asks for it (CompletePath), or an operation needs it. It changes nothing that
-// the mount shows.
+// the mount shows but st_ctime and st_blocks.
 
 // complete makes a file whole, durably, and takes its mark away; pace is called
 // after each chunk, and ends it by an error. A file that is whole is none.

@@ -373,3 +373,21 @@ func TestPartialUnwrittenBlocks(t *testing.T) {
 	must(t, m.CompletePath("f", func(CompletionProgress) error { return nil }))
 	wantBytes(t, "completed", m.upper+"/f", want)
 }
+
+// Sync waits for what was stored through a mapping of a file that the daemon
+// serves.
+func TestPartialSyncOfAMapping(t *testing.T) {
+	low, want := partLower(t, 100_000)
+	m := mountOver(t, inPart, low)
+	f := openFD(t, m.path("f"), unix.O_RDWR)
+	b := mapFile(t, f, len(want), true)
+	copy(b[50_000:], "stored")
+	copy(want[50_000:], "stored")
+	must(t, m.Sync())
+	up := openFD(t, m.upper+"/f", unix.O_RDONLY)
+	got := make([]byte, 6)
+	if n, err := unix.Pread(up.fd, got, 50_000); err != nil || string(got[:n]) != "stored" {
+		t.Errorf("upper has %q, %v", got, err)
+	}
+	wantBytes(t, "through the mount", m.path("f"), want)
+}

@@ -276,7 +276,7 @@ func (s *server) handle(in, out []byte) {
 // syncFS answers FUSE_SYNCFS, which go-fuse does not know.
 func (s *server) syncFS(in, out []byte) {
 	var e int32
-	if err := s.fs.Sync(); err != nil {
+	if err := s.fs.syncAll(); err != nil {
 		e = -int32(toErrno(err))
 	}
 	binary.NativeEndian.PutUint32(out[0:], 16)

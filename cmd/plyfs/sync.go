@@ -3,10 +3,7 @@
 
 package main
 
-import (
-	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
-)
+import "github.com/spf13/cobra"
 
 // newSync is the subcommand that makes a mount durable.
 func newSync() *cobra.Command {
@@ -24,21 +21,7 @@ daemon nothing. A volatile mount syncs nothing.`,
 			if err != nil {
 				return err
 			}
-			if err := flushPages(p.path); err != nil {
-				return fail(exitFailure, "%s: what was written through mappings cannot be flushed: %w", p.path, err)
-			}
 			return ask(p.mount, request{Verb: verbSync}, nil)
 		},
 	}
-}
-
-// flushPages has the kernel write the dirty pages of files that the daemon
-// serves.
-func flushPages(mountpoint string) error {
-	fd, err := unix.Open(mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.Syncfs(fd)
 }
