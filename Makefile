@@ -33,7 +33,7 @@ test-nobpf:
 # The same with hours of random work instead of minutes.
 test-long:
 	PLYFS_CUTPOINTS=all $(GO) test -race -timeout 4h -run TestCutPoints ./stack
-	PLYFS_SEED=random PLYFS_ORACLE_RUNS=5000 PLYFS_KILLS=500 PLYFS_PARTIAL_RUNS=2000 PLYFS_LOAD_TIME=20m \
+	PLYFS_SEED=random PLYFS_ORACLE_RUNS=5000 PLYFS_KILLS=500 PLYFS_FULL=10 PLYFS_DAMAGES=20 PLYFS_PARTIAL_RUNS=2000 PLYFS_LOAD_TIME=20m \
 		$(GO) test -race -p 1 -timeout 12h -v ./integration/
 
 # Power cuts by the hundred on each file system: PLYFS_CUTS=1000,

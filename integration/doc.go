@@ -22,6 +22,8 @@
 //	PLYFS_ORACLE_RUNS   number of the oracle's sequences (default: by time)
 //	PLYFS_ORACLE_REPLAY a file with the JSON of a failing sequence
 //	PLYFS_ORACLE_WITHOUT kinds of operations to leave out, with blanks between
+//	PLYFS_FULL          how many times more work on full disks than in an ordinary run
+//	PLYFS_DAMAGES       how many times more damages to journals than in an ordinary run
 //	PLYFS_KILLS         number of kill -9 in the kill test
 //	PLYFS_PARTIAL_RUNS  number of the model test's sequences for each file system (default: by time)
 //	PLYFS_PARTIAL_REPLAY a file with the JSON of a failing sequence

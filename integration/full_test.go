@@ -181,6 +181,14 @@ func (f *fuller) compare(after string) {
 	}
 }
 
+// longer is by how much a test does more than in an ordinary run.
+func longer(t testing.TB, variable string) int {
+	if s := os.Getenv(variable); s != "" {
+		return max(1, mustAtoi(t, s))
+	}
+	return 1
+}
+
 // TestFull works on a mount whose upper, and with it the journal, is on a
 // full disk, filled from within and from outside. Each operation is done
 // whole, or fails with ENOSPC and changes nothing; when there is space again
@@ -194,33 +202,34 @@ func TestFull(t *testing.T) {
 				seed = int64(mustAtoi(t, e))
 			}
 			t.Logf("PLYFS_SEED=%d", seed)
+			more := longer(t, "PLYFS_FULL")
 			dir := s.make(t)
 			u := newMount(t, mountOpts{lowers: killFixture(), upperDir: dir})
 			model := filepath.Join(tempDir(t), "model")
 			run(t, "", "cp", "-a", u.mp, model)
 			u.allowFull = true
 			f := &fuller{killer: &killer{union: u, model: model, gen: newGen(seed)}}
-			f.work(40, false)
+			f.work(15*more, false)
 			for round, filler := range []string{u.path("filler"), filepath.Join(dir, "filler")} {
 				s.fill(t, filler)
-				f.work(150, true)
+				f.work(50*more, true)
 				if f.refused == 0 {
 					t.Error("there was room for everything")
 				}
 				s.fill(t, filler)
 				f.remount() // a mount on a full disk is how space is made
 				f.compare("mounting again on the full disk")
-				f.work(60, true)
+				f.work(20*more, true)
 				must(t, os.RemoveAll(filler))
 				// What was freed can be used again when the file system has committed it.
 				must(t, withFile(dir, os.O_RDONLY, func(o *os.File) error { return unix.Syncfs(int(o.Fd())) }))
-				f.work(60, false)
+				f.work(20*more, false)
 				t.Logf("round %d: no room for %d operations", round, f.refused)
 				f.refused = 0
 			}
 			f.remount()
 			f.compare("mounting again")
-			f.work(40, false)
+			f.work(15*more, false)
 		})
 	}
 }

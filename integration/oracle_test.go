@@ -23,7 +23,7 @@ const (
 	oracleSeed    = 20261123
 	oracleSteps   = 150              // operations in a sequence
 	oracleCompare = 30               // the trees are compared after so many
-	oracleTime    = 35 * time.Second // for each I/O mode, when PLYFS_ORACLE_RUNS is not set
+	oracleTime    = 25 * time.Second // for each I/O mode, when PLYFS_ORACLE_RUNS is not set
 	shrinkTime    = 60 * time.Second // for shortening a failing sequence
 )
 
