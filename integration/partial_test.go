@@ -514,6 +514,8 @@ func TestPartialReflink(t *testing.T) {
 			const size = 64 << 20
 			u, content := partialMount(t, fs, nil, size, neverComplete)
 			var before, after unix.Statfs_t
+			// What the lower file takes must not be counted later.
+			must(t, withFile(u.upper, os.O_RDONLY, func(f *os.File) error { return unix.Syncfs(int(f.Fd())) }))
 			must(t, unix.Statfs(u.upper, &before))
 			u.writeAt("f", size/2, "changed")
 			copy(content[size/2:], "changed")

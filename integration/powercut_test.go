@@ -56,7 +56,7 @@ func TestPowerCut(t *testing.T) {
 func TestPowerCutLoses(t *testing.T) {
 	requirePlyfs(t, "the option volatile")
 	p := newPowercut(t, "ext4", cutPlyfs)
-	p.options = []string{"volatile"}
+	p.options = []string{"volatile,after_volatile=keep"}
 	for i := 0; i < 20 && len(p.violations) == 0; i++ {
 		p.round()
 	}
