@@ -226,6 +226,9 @@ func TestRemountFromInside(t *testing.T) {
 func TestRemountByMount(t *testing.T) {
 	u := newDead(t)
 	const helper = "/sbin/mount.fuse.plyfs"
+	if err := os.Rename(helper, helper+".kept"); err == nil { // one that is installed
+		t.Cleanup(func() { must(t, os.Rename(helper+".kept", helper)) })
+	}
 	must(t, os.Symlink(plyfsBin, helper))
 	defer os.Remove(helper)
 	u.again(deadLine, exec.Command("mount", "-t", "fuse.plyfs", "-o", u.optionString(), "source", u.mp))
