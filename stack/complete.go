@@ -157,6 +157,11 @@ func (fs *FS) CompletePath(rel string, report func(CompletionProgress) error) er
 		return err
 	}
 	defer fs.unrefLater(n)
+	select {
+	case <-fs.stop:
+		return errStopped
+	default:
+	}
 	fs.done.Add(1) // Close waits
 	defer fs.done.Done()
 	var found []*node
@@ -212,7 +217,7 @@ func (fs *FS) completeAll(list []*node, report func(CompletionProgress) error) e
 			last = time.Now()
 			return report(p)
 		})
-		if errors.Is(err, errStopped) || err == syscall.ENOSPC || err == syscall.EDQUOT {
+		if errors.Is(err, errStopped) || isFull(err) {
 			return err
 		}
 		base += left[i]
