@@ -224,7 +224,8 @@ func TestCLIEscapes(t *testing.T) {
 	must(t, os.WriteFile(u.path("new"), nil, 0o644))
 }
 
-// TestCLIForeground stays until the unmount, or a signal, and ends with 0.
+// TestCLIForeground stays until the unmount, or a signal, and ends with 0. The
+// signal comes at the first moment at which the mount is seen.
 func TestCLIForeground(t *testing.T) {
 	d := newCLIDirs(t)
 	for _, end := range []string{"umount", "SIGTERM", "SIGINT"} {
@@ -237,10 +238,10 @@ func TestCLIForeground(t *testing.T) {
 				if _, err := os.Stat(d.mp + "/f"); err == nil {
 					break
 				}
-				if i == 200 {
+				if i == 100_000 {
 					t.Fatal("it is not mounted after 10 s")
 				}
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(100 * time.Microsecond)
 			}
 			switch end {
 			case "umount":

@@ -82,9 +82,14 @@ func (r *runServer) mount() error {
 		return err
 	}
 	defer submounts.close()
-	if r.live, err = openMount(m); err != nil {
+	live, err := openLayers(m)
+	if err != nil {
 		return err
 	}
+	if err := live.mount(); err != nil {
+		return err
+	}
+	r.live = live
 	if err := submounts.attach(r.spec.Base); err != nil {
 		return errors.Join(err, r.unmount(), r.live.close())
 	}

@@ -18,8 +18,15 @@ import (
 // serve mounts, calls ready when the mount is usable, and serves until it is
 // unmounted. When ready fails the mount is taken away again.
 func serve(m *mountOptions, ready func() error) (err error) {
-	live, err := openMount(m)
+	live, err := openLayers(m)
 	if err != nil {
+		return err
+	}
+	// From before the mount is seen: a signal that finds the default action
+	// then would kill the server and leave a dead mount point.
+	signals := catchUnmountSignals()
+	defer signals.stop()
+	if err := live.mount(); err != nil {
 		return err
 	}
 	usable := false
@@ -39,8 +46,7 @@ func serve(m *mountOptions, ready func() error) (err error) {
 		logger.Info(n)
 	}
 	logger.Info("mounted", "lowers", len(m.Lowers), "upper", m.Upper)
-	stop := live.unmountOnSignal()
-	defer stop()
+	go live.unmountOn(signals)
 	return live.finish()
 }
 
@@ -52,9 +58,8 @@ type liveMount struct {
 	policy     *policyKeeper
 }
 
-// openMount loads the policy, opens the layers, mounts and listens on the
-// control socket.
-func openMount(m *mountOptions) (*liveMount, error) {
+// openLayers loads the policy and opens the layers: what mount needs.
+func openLayers(m *mountOptions) (*liveMount, error) {
 	unix.Umask(0) // what callers ask for is what layers get
 	m.Logger = logger
 	policy, err := newPolicyKeeper(m)
@@ -68,15 +73,20 @@ func openMount(m *mountOptions) (*liveMount, error) {
 		}
 		return nil, err
 	}
-	if err := fs.Mount(); err != nil {
-		return nil, errors.Join(err, fs.Close())
+	return &liveMount{fs: fs, mountpoint: m.Mountpoint, policy: policy}, nil
+}
+
+// mount mounts and listens on the control socket; when it fails, the layers
+// are closed.
+func (l *liveMount) mount() error {
+	if err := l.fs.Mount(); err != nil {
+		return errors.Join(err, l.fs.Close())
 	}
-	policy.serve(fs, m.Mountpoint)
-	l := &liveMount{fs: fs, mountpoint: m.Mountpoint, policy: policy}
+	l.policy.serve(l.fs, l.mountpoint)
 	if err := l.listen(); err != nil {
 		logger.Warn("no control socket: plyfs status and explain will not work", "err", err)
 	}
-	return l, nil
+	return nil
 }
 
 // listen opens the control socket.
@@ -113,25 +123,34 @@ func (l *liveMount) close() error {
 	return err
 }
 
-// unmountOnSignal unmounts on the first SIGINT or SIGTERM, if nobody uses the
-// mount, and detaches it on the second.
-func (l *liveMount) unmountOnSignal() (stop func()) {
-	c := make(chan os.Signal, 2)
+// unmountSignals are the signals that ask for the end of the mount.
+type unmountSignals chan os.Signal
+
+// catchUnmountSignals keeps the signals that ask for the end of the mount,
+// until unmountOn takes them.
+func catchUnmountSignals() unmountSignals {
+	c := make(unmountSignals, 2)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP)
-	go func() {
-		flags := 0
-		for s := range c {
-			err := unix.Unmount(topOf(l.mountpoint), flags)
-			if err == nil {
-				continue
-			}
-			logger.Warn(l.mountpoint+": not unmounted on "+s.String()+"; a second signal detaches it", "err", err)
-			flags = unix.MNT_DETACH
+	return c
+}
+
+// stop gives the signals their default action again and ends unmountOn.
+func (c unmountSignals) stop() {
+	signal.Stop(c)
+	close(c)
+}
+
+// unmountOn unmounts on the first signal, if nobody uses the mount, and
+// detaches it on the second.
+func (l *liveMount) unmountOn(c unmountSignals) {
+	flags := 0
+	for s := range c {
+		err := unix.Unmount(topOf(l.mountpoint), flags)
+		if err == nil {
+			continue
 		}
-	}()
-	return func() {
-		signal.Stop(c)
-		close(c)
+		logger.Warn(l.mountpoint+": not unmounted on "+s.String()+"; a second signal detaches it", "err", err)
+		flags = unix.MNT_DETACH
 	}
 }
