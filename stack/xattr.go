@@ -15,7 +15,10 @@ import (
 // aclXattr tells whether an xattr is a POSIX ACL.
 func aclXattr(attr string) bool { return strings.HasPrefix(attr, "system.posix_acl_") }
 
-// GetXAttr reads an xattr; plyfs' own are not there (ENODATA).
+// GetXAttr reads an xattr; plyfs' own are not there (ENODATA). Nor is an ACL in
+// a layer that cannot have any (squashfs, ramfs, a noacl mount): the kernel asks
+// for it to judge an access, which any other error would fail
+// (fs/fuse/acl.c:__fuse_get_acl).
 func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	n := fs.node(h.NodeId)
 	if n == nil {
@@ -34,6 +37,9 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []
 		return 0, fs.status(err)
 	}
 	sz, err := r.getxattr(attr, dest)
+	if err == syscall.EOPNOTSUPP && aclXattr(attr) {
+		err = syscall.ENODATA
+	}
 	if err != nil {
 		return 0, fs.xattrStatus(err)
 	}
