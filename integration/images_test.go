@@ -21,8 +21,8 @@ func newFS(t testing.TB, fstype string, size int64, args ...string) string {
 	requireRoot(t)
 	dir := tempDir(t)
 	mp := makeTree(t, filepath.Join(dir, "fs"), nil)
-	if fstype == "tmpfs" {
-		must(t, unix.Mount("tmpfs", mp, "tmpfs", 0, "mode=755"))
+	if fstype == "tmpfs" || fstype == "ramfs" {
+		must(t, unix.Mount(fstype, mp, fstype, 0, "mode=755"))
 	} else {
 		image := filepath.Join(dir, "image")
 		must(t, os.WriteFile(image, nil, 0o600))

@@ -6,6 +6,7 @@ package integration
 import (
 	"path"
 	"slices"
+	"strings"
 )
 
 // withoutStrayWhiteouts leaves out the whiteouts in directories that merge
@@ -21,6 +22,23 @@ func withoutStrayWhiteouts(base [][]string) [][]string {
 			return err == nil && e.isWhiteout() && !merges(layers[i:], path.Dir(e.path))
 		})
 		layers[i] = entriesOf(out[i])
+	}
+	return out
+}
+
+// withoutXattrs leaves out the extended attributes of a base.
+func withoutXattrs(base [][]string) [][]string {
+	out := make([][]string, len(base))
+	for i, lines := range base {
+		for _, line := range lines {
+			path, attrs, ok := strings.Cut(line, " {")
+			if ok {
+				words := strings.Fields(strings.TrimSuffix(attrs, "}"))
+				words = slices.DeleteFunc(words, func(w string) bool { return w == "opaque" || strings.Contains(w, "=") })
+				line = path + " {" + strings.Join(words, " ") + "}"
+			}
+			out[i] = append(out[i], line)
+		}
 	}
 	return out
 }

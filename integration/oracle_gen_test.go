@@ -22,6 +22,7 @@ type gen struct {
 	paths []string            // what is in the tree now
 	types map[string][]string // the same by type, as of typeName
 	open  []int               // slots with a descriptor
+	omit  []string            // kinds of operations that are not made
 }
 
 // slot is one with a descriptor, mostly.
@@ -66,7 +67,7 @@ func (g *gen) fresh() string {
 }
 
 func newGen(seed int64) *gen {
-	return &gen{Rand: rand.New(rand.NewPCG(uint64(seed), 0x706c7966))}
+	return &gen{Rand: rand.New(rand.NewPCG(uint64(seed), 0x706c7966)), omit: withoutKinds}
 }
 
 var (
@@ -193,7 +194,7 @@ func (g *gen) kind() string {
 	for {
 		x := g.IntN(total)
 		for _, w := range weights {
-			if x -= w.n; x < 0 && slices.Contains(withoutKinds, w.kind) {
+			if x -= w.n; x < 0 && slices.Contains(g.omit, w.kind) {
 				break
 			} else if x < 0 {
 				return w.kind

@@ -18,7 +18,8 @@ import (
 // A sequence is what the oracle runs: the fixtures of the lower layers and
 // the operations on their merged tree.
 type sequence struct {
-	IO   string     `json:"io"` // io= option of plyfs
+	IO   string     `json:"io"`            // io= option of plyfs
+	RAM  bool       `json:"ram,omitempty"` // on ramfs, which has no xattrs, and without overlayfs
 	Base [][]string `json:"base"`
 	Ops  []op       `json:"ops"`
 }
@@ -28,7 +29,7 @@ type trees struct {
 	*trial
 	seq     *sequence
 	plain   *opTree
-	overlay *opTree
+	overlay *opTree // nil on ramfs: there it renames no lower directory
 	sut     *opTree
 	mounts  []*union
 	workers []*worker
@@ -108,34 +109,50 @@ func (r *trial) recover() {
 // setUp builds the layers, mounts them twice and copies the merged tree.
 func setUp(r *trial, s *sequence, workers []*worker) *trees {
 	t := &trees{trial: r, seq: s, workers: workers, model: newOvertakes(), tally: tally{}}
-	dir := tempDir(r)
+	dir, base := "", s.Base
+	if s.RAM {
+		dir, base = newFS(r, "ramfs", 0), withoutXattrs(base)
+	} else {
+		dir = tempDir(r)
+	}
 	var lowers []string
-	for i, l := range withoutStrayWhiteouts(s.Base) {
+	for i, l := range withoutStrayWhiteouts(base) {
 		lowers = append(lowers, makeTree(r, filepath.Join(dir, fmt.Sprintf("lower%d", i+1)), l))
 	}
-	var roots []string
-	for i, kind := range []string{sutOverlay, sut} {
-		d := makeTree(r, filepath.Join(dir, []string{"o", "s"}[i]), nil)
-		m := prepare(r, mountOpts{sut: kind, dir: d, lowerDirs: lowers, noLowerCheck: i == 0, options: []string{"io=" + s.IO}})
-		if kind == sutOverlay {
-			m.opts.options = nil
-		}
-		m.mount()
-		t.mounts = append(t.mounts, m)
-		roots = append(roots, m.mp)
+	if !s.RAM {
+		t.overlay = t.mountOn(sutOverlay, filepath.Join(dir, "o"), lowers)
 	}
+	t.sut = t.mountOn(sut, filepath.Join(dir, "s"), lowers)
 	plain := makeTree(r, filepath.Join(dir, "p", "mnt"), nil)
-	if out, err := exec.Command("cp", "-a", roots[0]+"/.", plain).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", t.mounts[0].mp+"/.", plain).CombinedOutput(); err != nil {
 		r.Fatalf("cp -a: %v: %s", err, out)
 	}
 	t.plain = &opTree{name: "plain copy", root: plain, fds: map[int]int{}}
-	t.overlay = &opTree{name: "kernel overlayfs", root: roots[0], fds: map[int]int{}}
-	t.sut = &opTree{name: sut, root: roots[1], fds: map[int]int{}}
 	r.Cleanup(t.closeAll)
 	return t
 }
 
-func (t *trees) all() []*opTree { return []*opTree{t.plain, t.overlay, t.sut} }
+// mountOn mounts the lower layers by a system in a directory.
+func (t *trees) mountOn(kind, dir string, lowers []string) *opTree {
+	m := prepare(t.trial, mountOpts{sut: kind, dir: makeTree(t.trial, dir, nil), lowerDirs: lowers,
+		noLowerCheck: kind == sutOverlay, options: []string{"io=" + t.seq.IO}})
+	name := kind
+	if kind == sutOverlay {
+		m.opts.options = nil
+		name = whoOverlay
+	}
+	m.mount()
+	t.mounts = append(t.mounts, m)
+	return &opTree{name: name, root: m.mp, fds: map[int]int{}}
+}
+
+// all are the trees, the plain copy first and the system under test last.
+func (t *trees) all() []*opTree {
+	if t.overlay == nil {
+		return []*opTree{t.plain, t.sut}
+	}
+	return []*opTree{t.plain, t.overlay, t.sut}
+}
 
 func (t *trees) closeAll() {
 	for _, tr := range t.all() {
@@ -176,9 +193,12 @@ func (t *trees) step(i int, o *op) {
 	}
 	t.model.after(t.plain, o, res[0])
 	t.tally.add(o.Kind, res[0])
-	t.judge(i, st, whoOverlay, res[0], res[1])
-	if res[2] != res[1] || t.whoSUT() == whoOverlay { // what overlayfs may, we may
-		t.judge(i, st, t.whoSUT(), res[0], res[2])
+	last := len(res) - 1
+	if t.overlay != nil {
+		t.judge(i, st, whoOverlay, res[0], res[1])
+	}
+	if t.overlay == nil || res[last] != res[1] || t.whoSUT() == whoOverlay { // what overlayfs may, we may
+		t.judge(i, st, t.whoSUT(), res[0], res[last])
 	}
 	if t.Failed() {
 		t.FailNow()
@@ -214,7 +234,10 @@ func (t *trees) hang(tr *opTree, o *op) {
 // compare compares the three trees.
 func (t *trees) compare(i int, when string) {
 	want := mustDump(t, t.plain.root, dumpOptions{})
-	ovl := t.compareWith(t.overlay, i, when, whoOverlay, want, nil)
+	var ovl treeDump
+	if t.overlay != nil {
+		ovl = t.compareWith(t.overlay, i, when, whoOverlay, want, nil)
+	}
 	t.compareWith(t.sut, i, when, t.whoSUT(), want, ovl)
 	if sut == sutPlyfs { // overlayfs' d_ino is stale now and then
 		t.checkInodes(t.sut.root)

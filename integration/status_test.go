@@ -46,6 +46,7 @@ type layerStatus struct {
 	ReadOnly    bool   `json:"read_only_clone"`
 	Passthrough bool   `json:"passthrough"`
 	Why         string `json:"why"`
+	Attrs       string `json:"attributes"`
 }
 
 // readStatus asks the daemon of a mount.

@@ -32,12 +32,16 @@ func (d *Dir) Link(name string, nd *Dir, nname string) error {
 
 // Unlink removes the name of anything but a directory (EISDIR).
 func (d *Dir) Unlink(name string) error {
-	return d.in(name, func(fd int) error { return unix.Unlinkat(fd, name, 0) })
+	return d.withVictim(name, func() error {
+		return d.in(name, func(fd int) error { return unix.Unlinkat(fd, name, 0) })
+	})
 }
 
 // Rmdir removes an empty directory (ENOTEMPTY, ENOTDIR).
 func (d *Dir) Rmdir(name string) error {
-	return d.in(name, func(fd int) error { return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
+	return d.withVictim(name, func() error {
+		return d.in(name, func(fd int) error { return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
+	})
 }
 
 // pair pins both directories and calls do.

@@ -22,13 +22,16 @@
 // either. [FD] has the same operations for an open descriptor, for inodes
 // that have no name.
 //
+// An [AttrStore] stands in for the xattrs of a writable layer whose file system
+// has none, for those that are plyfs' own.
+//
 // Errors of operations are plain [golang.org/x/sys/unix.Errno] values, since
 // they are what a file system answers with. Errors of setup (opening a layer,
 // probing, locking) are wrapped with words.
 //
 // # Locks
 //
-// The order is: the layer's topology lock (where directories are; taken for
+// The order is: the [AttrStore]'s lock, the layer's topology lock (where directories are; taken for
 // reading on a cache miss and for writing by a move), then the cache's lock.
 // Pinning a directory that has its descriptor takes no lock at all.
 //

@@ -34,6 +34,7 @@ type Layer struct {
 	Dialects Dialect
 
 	cache     *Cache
+	attrs     *AttrStore // of a file system that has no xattrs, else nil
 	root      *Dir
 	stableIno bool // a directory that is opened again must have its inode number
 	topo      sync.RWMutex

@@ -210,7 +210,10 @@ func (p *prober) renameExchange() error {
 	return p.dir.Rename("e", p.dir, "d", unix.RENAME_EXCHANGE)
 }
 
-func (p *prober) trustedXattr() error { return p.xattr("trusted.plyfs.probe", []byte("y")) }
+// probeTrusted is a name that no [AttrStore] keeps.
+const probeTrusted = "trusted.plyfs-probe"
+
+func (p *prober) trustedXattr() error { return p.xattr(probeTrusted, []byte("y")) }
 func (p *prober) userXattr() error    { return p.xattr("user.plyfs.probe", []byte("y")) }
 
 // probeACL is user::rw-, user:1:r--, group::---, mask::r--, other::---, as

@@ -10,9 +10,15 @@ import "golang.org/x/sys/unix"
 // Dirs made for the names: for a directory that has one use [Dir.RenameTo], or
 // [Dir.Move] afterwards.
 func (d *Dir) Rename(name string, nd *Dir, nname string, flags uint) error {
-	return d.pair(name, nd, nname, func(fd, nfd int) error {
-		return unix.Renameat2(fd, name, nfd, nname, flags)
-	})
+	do := func() error {
+		return d.pair(name, nd, nname, func(fd, nfd int) error {
+			return unix.Renameat2(fd, name, nfd, nname, flags)
+		})
+	}
+	if flags&(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return do()
+	}
+	return nd.withVictim(nname, do)
 }
 
 // RenameTo renames the directory d itself to name in parent and records the
@@ -32,12 +38,18 @@ func (d *Dir) RenameTo(parent *Dir, name string, flags uint, other *Dir) error {
 		return err
 	}
 	defer parent.Release()
-	for {
-		done, err := d.tryRename(nfd, parent, name, flags, other)
-		if done {
-			return err
+	do := func() error {
+		for {
+			done, err := d.tryRename(nfd, parent, name, flags, other)
+			if done {
+				return err
+			}
 		}
 	}
+	if flags&(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return do()
+	}
+	return parent.withVictim(name, do)
 }
 
 // tryRename is one attempt of RenameTo; it is not done if d was moved away

@@ -88,6 +88,9 @@ func (fs *FS) openCheckLayers(repair bool) error {
 	if fs.workLayer, err = open(fs.cfg.Work); err != nil {
 		return err
 	}
+	if err := fs.findAttrStore(); err != nil {
+		return err
+	}
 	fs.own = []inoKey{{fs.upper.Dev, fs.upper.RootIno}, {fs.workLayer.Dev, fs.workLayer.RootIno}}
 	for i, path := range fs.cfg.Lowers {
 		l, err := layers.OpenLower(path, i+1, fs.cache)
@@ -174,7 +177,7 @@ func (fs *FS) checkOffline() (*checker, error) {
 
 // withoutJournal says what it means that there is none.
 func (c *checker) withoutJournal() error {
-	up, err := readPair(c.fs.upper.Root())
+	up, err := c.fs.upperPair()
 	if err != nil {
 		return &Error{Kind: KindIO, Path: c.fs.cfg.Upper, Msg: "cannot be read", Err: err}
 	}
@@ -233,7 +236,7 @@ func (c *checker) checkLayers(stored journal.Meta) bool {
 
 // checkPair looks whether upper and work belong together, as pair.go does.
 func (c *checker) checkPair() bool {
-	up, err := readPair(c.fs.upper.Root())
+	up, err := c.fs.upperPair()
 	var wk []byte
 	if err == nil {
 		wk, err = readPair(c.fs.work)

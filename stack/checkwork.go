@@ -59,7 +59,7 @@ func (c *checker) workEntry(name string) {
 	case name == journal.Files()[1] && !c.live:
 		c.add(Finding{Severity: Note, Kind: "tmp", Path: path, What: "the writing of a new journal was cut off: this is nothing that is needed",
 			fix: func(r *repairer) error { return r.fs.work.Unlink(name) }})
-	case slices.Contains(append(journal.Files(), liveMark, partialMark, "tmp", "index"), name):
+	case slices.Contains(append(journal.Files(), liveMark, partialMark, attrsName, "tmp", "index"), name):
 	case strings.HasPrefix(name, backupPrefix):
 	default:
 		c.add(Finding{Severity: Note, Kind: "work-unknown", Path: path, What: "it is nothing that this plyfs makes there, and is not looked at"})

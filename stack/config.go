@@ -97,6 +97,8 @@ type Config struct {
 
 	// cutPoint is called between the steps of every operation, by tests.
 	cutPoint func(CutPoint)
+	// noXattrs has the mount believe that upper's file system has no xattrs.
+	noXattrs bool
 }
 
 // Error is a refusal in words: what is wrong with which path, and the mend.

@@ -177,7 +177,7 @@ func (b *cutBench) newJob(t testing.TB) *cutJob {
 	b.cells++
 	dir := filepath.Join(b.dir, fmt.Sprint(b.cells))
 	j := &cutJob{Case: b.name, Stage: b.stage, Lowers: b.lowers, Upper: dir + "/upper", Work: dir + "/work", Mnt: b.mnt,
-		Image: b.image.dir}
+		Image: b.image.dir, NoXattrs: b.image.noXattrs}
 	mkdir(t, j.Upper)
 	mkdir(t, j.Work)
 	b.image.sync(t)

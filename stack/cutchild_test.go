@@ -43,10 +43,11 @@ type cutJob struct {
 	Point       CutPoint
 	Nth         int
 	Way         cutWay
+	NoXattrs    bool
 }
 
 func (j *cutJob) config() Config {
-	return Config{Upper: j.Upper, Work: j.Work, Lowers: j.Lowers, Mountpoint: j.Mnt}
+	return Config{Upper: j.Upper, Work: j.Work, Lowers: j.Lowers, Mountpoint: j.Mnt, noXattrs: j.NoXattrs}
 }
 
 // cutAt and cutAtEnd end the list of the points that were passed.

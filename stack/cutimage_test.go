@@ -22,6 +22,8 @@ import (
 type cutImage struct {
 	image string
 	dir   string // where it is mounted
+	// noXattrs: mounts take it for one that has no xattrs.
+	noXattrs bool
 }
 
 // newCutImage makes a file system of a type (ext4, xfs) and mounts it until

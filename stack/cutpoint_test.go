@@ -10,9 +10,12 @@ import (
 	"go/token"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/plyfs/plyfs/layers"
 )
 
 // TestCutPoints stops every operation between any two of its steps, by a kill
@@ -23,10 +26,46 @@ import (
 // that takes a quarter of an hour and more.
 func TestCutPoints(t *testing.T) {
 	if os.Getenv("PLYFS_CUTPOINTS") == "all" {
-		forCutImages(t, func(t *testing.T, i *cutImage) { runCuts(t, i, everyCut) })
+		forCutImages(t, func(t *testing.T, i *cutImage) { wantReached(t, runCuts(t, i, everyCut)) })
 		return
 	}
-	runCuts(t, newCutImage(t, "ext4", 128), someCuts)
+	wantReached(t, runCuts(t, newCutImage(t, "ext4", 128), someCuts))
+}
+
+// TestCutPointsWithoutXattrs does the same where upper has no xattrs, ordinarily
+// at the steps of the store that keeps plyfs' own.
+func TestCutPointsWithoutXattrs(t *testing.T) {
+	choose := cutsOf(layers.StoreWritten, layers.StoreNamed, layers.StoreDropped)
+	if os.Getenv("PLYFS_CUTPOINTS") == "all" {
+		choose = everyCut
+	}
+	i := newCutImage(t, "ext4", 128)
+	i.noXattrs = true
+	reached := runCuts(t, i, choose)
+	for _, s := range []layers.AttrStoreStep{layers.StoreWritten, layers.StoreNamed, layers.StoreDropped} {
+		if !reached[CutPoint(s)] {
+			t.Errorf("no operation passes %q", s)
+		}
+	}
+}
+
+// cutsOf wants one cut of each operation that passes one of the store's steps
+// for the first time, and of each such step, the ways in turn.
+func cutsOf(steps ...layers.AttrStoreStep) func([]cutTrace) []cutTrace {
+	return func(traces []cutTrace) []cutTrace {
+		out := make([]cutTrace, len(traces))
+		way := 0
+		for i, trace := range traces {
+			for _, c := range trace {
+				if c.nth == 0 && slices.Contains(steps, layers.AttrStoreStep(c.point)) {
+					c.way = cutWays[way%len(cutWays)]
+					out[i] = append(out[i], c)
+					way++
+				}
+			}
+		}
+		return out
+	}
 }
 
 // A cutCell is one cut of an operation: at a point that it has passed nth times
@@ -84,8 +123,8 @@ func someCuts(traces []cutTrace) []cutTrace {
 
 // runCuts finds the points that the operations pass and makes the cuts that
 // choose wants.
-func runCuts(t *testing.T, i *cutImage, choose func([]cutTrace) []cutTrace) {
-	reached := map[CutPoint]bool{}
+func runCuts(t *testing.T, i *cutImage, choose func([]cutTrace) []cutTrace) (reached map[CutPoint]bool) {
+	reached = map[CutPoint]bool{}
 	var traces []cutTrace
 	var benches []*cutBench
 	for k := range cutCases {
@@ -99,7 +138,6 @@ func runCuts(t *testing.T, i *cutImage, choose func([]cutTrace) []cutTrace) {
 		}
 		benches, traces = append(benches, b), append(traces, trace)
 	}
-	wantReached(t, reached)
 	cuts := 0
 	for k, cells := range choose(traces) {
 		t.Run(benches[k].name, func(t *testing.T) {
@@ -110,6 +148,7 @@ func runCuts(t *testing.T, i *cutImage, choose func([]cutTrace) []cutTrace) {
 		cuts += len(cells)
 	}
 	t.Logf("%d operations, %d points, %d cuts", len(traces), len(reached), cuts)
+	return reached
 }
 
 // wantReached fails for points that no case has passed.

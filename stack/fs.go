@@ -35,6 +35,7 @@ type FS struct {
 	lowRoot *lowerStack
 	own     []inoKey // upper and work, hidden in lower layers
 	caps    layers.Caps
+	attrs   *layers.AttrStore // of an upper without xattrs, else nil (attrs.go)
 
 	workLayer   *layers.Layer
 	work        *layers.Dir // WORK/plyfs

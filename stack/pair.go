@@ -15,7 +15,8 @@ import (
 
 // xattrPair is on the upper directory and on WORK/plyfs: the same 16 random
 // bytes, which say that the journal in the one is about the other. With
-// another work directory the removed names of upper would come back.
+// another work directory the removed names of upper would come back. Where
+// there are no xattrs, see attrs.go.
 const xattrPair = xattrPrefix + "pair"
 
 const pairBytes = 16
@@ -29,7 +30,7 @@ type pairState struct {
 // checkPair refuses an upper without its journal, and directories that do not
 // belong together.
 func (fs *FS) checkPair() (p pairState, err error) {
-	up, err := readPair(fs.upper.Root())
+	up, err := fs.upperPair()
 	if err != nil {
 		return p, &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
 	}
@@ -44,7 +45,7 @@ func (fs *FS) checkPair() (p pairState, err error) {
 		p.halfway = true
 	case wk == nil:
 		return p, &Error{Kind: KindJournal, Path: fs.cfg.Upper, Msg: "the upperdir was used with another workdir, whose journal knows what was removed",
-			Mend: "mount with that workdir; or, if it is lost and what was removed may come back, run: setfattr -x " + xattrPair + " " + fs.cfg.Upper}
+			Mend: "mount with that workdir; or, if it is lost and what was removed may come back, run: " + fs.howToUnmark()}
 	case !bytes.Equal(up, wk):
 		return p, &Error{Kind: KindJournal, Path: fs.cfg.Work, Msg: "workdir and upperdir " + fs.cfg.Upper + " do not belong together",
 			Mend: "mount each with the one it was used with"}
@@ -59,9 +60,15 @@ func (fs *FS) journalThere() error {
 	var st unix.Stat_t
 	if err := fs.work.Stat(journal.DBName, &st); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.work.Path() + "/" + journal.DBName, Msg: "the journal is missing", Err: err,
-			Mend: "restore it from a copy; or, if what was removed may come back, use an empty workdir and run: setfattr -x " + xattrPair + " " + fs.cfg.Upper}
+			Mend: "restore it from a copy; or, if what was removed may come back, use an empty workdir and run: " + fs.howToUnmark()}
 	}
 	return nil
+}
+
+// otherJournal refuses an upper that the journal is not about.
+func (fs *FS) otherJournal() error {
+	return &Error{Kind: KindJournal, Path: fs.cfg.Work, Msg: "the work directory holds the journal of another upperdir than " + fs.cfg.Upper,
+		Mend: "mount with the upperdir it was made for, or give an empty workdir"}
 }
 
 // finishPair marks what a first mount must mark, once its journal is there:
@@ -70,18 +77,19 @@ func (fs *FS) finishPair(p pairState) error {
 	if !p.fresh && !p.halfway {
 		return nil
 	}
-	if st := fs.j.Stats(); p.halfway && st.Covers+st.Links+st.Notes > 0 {
-		return &Error{Kind: KindJournal, Path: fs.cfg.Work, Msg: "the work directory holds the journal of another upperdir than " + fs.cfg.Upper,
-			Mend: "mount with the upperdir it was made for, or give an empty workdir"}
+	if st := fs.j.Stats(); p.halfway && (st.Covers+st.Links+st.Notes > 0 || fs.strangeRecords()) {
+		return fs.otherJournal()
 	}
 	id := make([]byte, pairBytes)
 	_, _ = rand.Read(id) // never fails (crypto/rand)
-	for _, d := range []*layers.Dir{fs.work, fs.upper.Root()} {
-		if err := d.Setxattr("", xattrPair, id, 0); err != nil {
-			return &Error{Kind: KindIO, Path: d.Path(), Msg: "cannot be marked", Err: err}
-		}
-		fs.at(cutPaired)
+	if err := fs.work.Setxattr("", xattrPair, id, 0); err != nil {
+		return &Error{Kind: KindIO, Path: fs.work.Path(), Msg: "cannot be marked", Err: err}
 	}
+	fs.at(cutPaired)
+	if err := fs.markUpper(id); err != nil {
+		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be marked", Err: err}
+	}
+	fs.at(cutPaired)
 	return nil
 }
 

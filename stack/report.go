@@ -54,6 +54,9 @@ func (fs *FS) layerStatus(i int, l *layers.Layer) LayerStatus {
 	if i == 0 {
 		ls.Role = "upper"
 		ls.Caps = capNames(fs.caps)
+		if fs.attrs != nil {
+			ls.Attrs = fs.work.Path() + "/" + attrsName
+		}
 	} else if fs.coherent && ls.Passthrough {
 		ls.Passthrough, ls.Why = false, "io=coherent: lower files of a writable mount are served through the page cache"
 	}

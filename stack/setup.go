@@ -299,6 +299,9 @@ func (fs *FS) lockLayers() error {
 
 // openWork prepares the work directory and opens the journal.
 func (fs *FS) openWork() error {
+	if err := fs.findAttrStore(); err != nil {
+		return err
+	}
 	caps, err := fs.probeUpper()
 	if err != nil {
 		return err
@@ -307,31 +310,13 @@ func (fs *FS) openWork() error {
 	if err := fs.choosePartial(); err != nil {
 		return err
 	}
+	if err := fs.makeWork(); err != nil {
+		return err
+	}
 	if fs.rootMark, err = readMark(fs.upper.Root()); err != nil {
 		return &Error{Kind: KindJournal, Path: fs.cfg.Upper, Msg: "upperdir cannot be used", Err: err,
 			Mend: "use a plyfs that is not older than the one that wrote it, or a fresh upperdir and workdir"}
 	}
-	wr := fs.workLayer.Root()
-	for _, name := range []string{"plyfs", "plyfs/tmp", "plyfs/index"} {
-		d := wr
-		if dir, base := filepath.Split(name); dir != "" {
-			d, name = wr.Child(filepath.Clean(dir)), base
-		}
-		err := d.Mkdir(name, 0o700)
-		if err != nil && err != syscall.EEXIST {
-			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
-		}
-		if err == nil {
-			fs.at(cutWorkMade)
-			fs.made = append(fs.made, madeDir{d, name})
-		}
-		if err := ownDir(d, name); err != nil {
-			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
-		}
-		fs.at(cutWorkOwned)
-	}
-	fs.work = wr.Child("plyfs")
-	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
 	pair, err := fs.checkPair()
 	if err != nil {
 		return err
@@ -362,6 +347,40 @@ func (fs *FS) openWork() error {
 	return nil
 }
 
+// makeWork makes what is missing of the directories in work.
+func (fs *FS) makeWork() error {
+	names := []string{"plyfs", "plyfs/tmp", "plyfs/index"}
+	newStore := fs.attrs == nil && !fs.caps.TrustedXattr
+	if newStore {
+		names = append(names, "plyfs/"+attrsName)
+	}
+	wr := fs.workLayer.Root()
+	for _, name := range names {
+		d := wr
+		if dir, base := filepath.Split(name); dir != "" {
+			d, name = wr.Child(filepath.Clean(dir)), base
+		}
+		err := d.Mkdir(name, 0o700)
+		if err != nil && err != syscall.EEXIST {
+			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
+		}
+		if err == nil {
+			fs.at(cutWorkMade)
+			fs.made = append(fs.made, madeDir{d, name})
+		}
+		if err := ownDir(d, name); err != nil {
+			return &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot prepare the work directory", Err: err}
+		}
+		fs.at(cutWorkOwned)
+	}
+	fs.work = wr.Child("plyfs")
+	fs.tmp, fs.index = fs.work.Child("tmp"), fs.work.Child("index")
+	if newStore {
+		return fs.openAttrStore(fs.work)
+	}
+	return nil
+}
+
 // choosePartial finds out whether files can be copied up in part.
 func (fs *FS) choosePartial() error {
 	var st unix.Statfs_t
@@ -375,6 +394,8 @@ func (fs *FS) choosePartial() error {
 	}
 	fs.losesSizes = int64(st.Type) == unix.BTRFS_SUPER_MAGIC
 	switch {
+	case fs.attrs != nil || !fs.caps.TrustedXattr:
+		fs.noPartial = "its file system has no xattrs, which would say what is still in lower"
 	case !fs.caps.Sparse:
 		fs.noPartial = fs.caps.Why["Sparse"]
 	case hint:
@@ -422,6 +443,7 @@ func (fs *FS) unmake() {
 		_ = fs.work.Unlink(liveMark)
 		_ = fs.work.Unlink(partialMark)
 		fs.at(cutUnmadeLive)
+		_ = fs.clearAttrStore()
 	}
 	for i := len(fs.made) - 1; i >= 0; i-- {
 		_ = fs.made[i].d.Rmdir(fs.made[i].name)
@@ -433,12 +455,12 @@ func (fs *FS) unmake() {
 // unpair takes upper's pair mark back. It goes before the journal, for a marked
 // upper is refused without one.
 func (fs *FS) unpair() {
-	up, err := readPair(fs.upper.Root())
+	up, err := fs.upperPair()
 	if err != nil || up == nil || fs.work == nil {
 		return
 	}
 	if wk, err := readPair(fs.work); err == nil && bytes.Equal(up, wk) {
-		_ = fs.upper.Root().Removexattr("", xattrPair)
+		_ = fs.unmarkUpper()
 		fs.at(cutUnmadePair)
 	}
 }
@@ -452,6 +474,7 @@ func (fs *FS) probeUpper() (layers.Caps, error) {
 			Mend: "put both on one mounted file system"}
 	}
 	caps, err := layers.ProbeUpper(fs.upper.Root(), wr)
+	caps.TrustedXattr = caps.TrustedXattr && !fs.cfg.noXattrs
 	if isFull(err) {
 		if known, ok := rememberedCaps(wr); ok {
 			fs.log.Warn("the file system of upperdir is full", "err", err)
@@ -465,9 +488,8 @@ func (fs *FS) probeUpper() (layers.Caps, error) {
 		return caps, &Error{Kind: KindUsage, Path: fs.cfg.Upper, Msg: "upperdir is on a read-only file system", Mend: "use a writable one, or mount without upperdir"}
 	case err != nil:
 		return caps, &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "upperdir and workdir cannot be used", Err: err}
-	case !caps.TrustedXattr:
-		return caps, &Error{Kind: KindEnvironment, Path: fs.cfg.Upper, Msg: "upperdir's file system cannot hold trusted.* xattrs (" + caps.Why["TrustedXattr"] + ")",
-			Mend: "mount as root, with upperdir on ext4, xfs, btrfs or tmpfs"}
+	case !caps.TrustedXattr && fs.attrs == nil:
+		return caps, fs.wantsAttrStore(caps)
 	}
 	return caps, nil
 }

@@ -41,6 +41,7 @@ type LayerStatus struct {
 	Passthrough bool     `json:"passthrough"`
 	Why         string   `json:"why,omitempty"` // why not passed through
 	Caps        []string `json:"capabilities,omitempty"`
+	Attrs       string   `json:"attributes,omitempty"` // where the private xattrs are kept, if the file system has none
 }
 
 // OpenStatus counts opens of regular files by the way they are served.

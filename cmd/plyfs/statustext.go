@@ -182,6 +182,9 @@ func printLayers(w io.Writer, list []stack.LayerStatus) error {
 	for _, l := range list {
 		var notes []string
 		notes = append(notes, l.Caps...)
+		if l.Attrs != "" {
+			notes = append(notes, "no xattrs: plyfs keeps its own in "+l.Attrs)
+		}
 		for _, n := range []string{l.Why, l.DepthWhy, when(l.ReadOnly, "read-only clone")} {
 			if n != "" {
 				notes = append(notes, n)
