@@ -80,6 +80,10 @@ type Config struct {
 	// the kernel's FUSE takes, such as a security context.
 	MountFlags uintptr
 	MountData  []string
+	// Propagation is how mounts below spread to copies of the mount, MS_PRIVATE
+	// and the like, which mount(2) takes by itself only; 0: as the directory that
+	// is mounted over makes it.
+	Propagation uintptr
 
 	// Threads bounds the threads that serve requests, FDCache the directory
 	// descriptors kept open. 0: chosen by the machine's limits.

@@ -66,6 +66,8 @@ Others
   log_level=, log_file= as --log-level and --log-file
   ro rw suid nosuid dev nodev exec noexec atime noatime relatime sync ...
                         as for mount(8)
+  private shared slave unbindable
+                        whether mounts below spread, as for mount --make-private
   context="..."         SELinux contexts, for the kernel
   auto noauto nofail user users _netdev x-*
                         for mount(8) and fstab

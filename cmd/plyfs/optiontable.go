@@ -64,6 +64,10 @@ var optionTable = map[string]optionFunc{
 	"silent": flag(unix.MS_SILENT, 0), "loud": flag(0, unix.MS_SILENT),
 	"user": flag(secure|unix.MS_NOEXEC, 0), "users": flag(secure|unix.MS_NOEXEC, 0),
 	"owner": flag(secure, 0), "group": flag(secure, 0),
+	"private": propagation(unix.MS_PRIVATE), "rprivate": propagation(unix.MS_PRIVATE),
+	"shared": propagation(unix.MS_SHARED), "rshared": propagation(unix.MS_SHARED),
+	"slave": propagation(unix.MS_SLAVE), "rslave": propagation(unix.MS_SLAVE),
+	"unbindable": propagation(unix.MS_UNBINDABLE), "runbindable": propagation(unix.MS_UNBINDABLE),
 	"context": kernelData, "fscontext": kernelData, "defcontext": kernelData, "rootcontext": kernelData,
 
 	// mount(8), for itself.
