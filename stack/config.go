@@ -67,12 +67,12 @@ type Config struct {
 	// to make partial files whole; 0: DefaultCompleteRate; negative: none are.
 	CompleteRate int64
 
-	// Volatile gives up durability: nothing is synced, and the next mount is
-	// refused unless it has KeepVolatile.
+	// Volatile gives up durability: nothing is synced. AfterVolatile says which
+	// mounts may follow.
 	Volatile bool
-	// KeepVolatile mounts what a volatile mount left, as it is: it is synced,
-	// and the journal is checked as at each mount.
-	KeepVolatile bool
+	// AfterVolatile says what is done with what a volatile mount left:
+	// AfterVolatileAuto (default), AfterVolatileKeep or AfterVolatileRefuse.
+	AfterVolatile string
 	// NoACL turns POSIX ACLs off.
 	NoACL bool
 

@@ -36,7 +36,7 @@ var optionTable = map[string]optionFunc{
 	"copyup_threshold": byteSize(func(m *mountOptions) *int64 { return &m.CopyUpThreshold }),
 	"complete_rate":    byteSize(func(m *mountOptions) *int64 { return &m.CompleteRate }),
 	"volatile":         plain(func(m *mountOptions) { m.Volatile = true }),
-	"after_volatile":   afterVolatile,
+	"after_volatile":   choice(func(m *mountOptions) *string { return &m.AfterVolatile }, stack.AfterVolatileAuto, stack.AfterVolatileKeep, stack.AfterVolatileRefuse),
 	"noacl":            plain(func(m *mountOptions) { m.NoACL = true }),
 	"timeout":          timeout,
 	"bpf":              directory(func(m *mountOptions) *string { return &m.policy.object }),
@@ -228,16 +228,6 @@ func fsync(m *mountOptions, o option) error {
 	default:
 		return usagef("option fsync=%s: 0 or 1 is needed", o.value)
 	}
-	return nil
-}
-
-// afterVolatile says what is done with what a volatile mount left.
-func afterVolatile(m *mountOptions, o option) error {
-	var what string
-	if err := choice(func(*mountOptions) *string { return &what }, "refuse", "keep")(m, o); err != nil {
-		return err
-	}
-	m.KeepVolatile = what == "keep"
 	return nil
 }
 
