@@ -554,6 +554,9 @@ func (fs *FS) clearTmp(d *layers.Dir) error {
 func (fs *FS) openRoot() error {
 	fs.lowRoot = &lowerStack{}
 	for _, l := range fs.layers[1:] {
+		if err := checkPaired(l); err != nil {
+			return err
+		}
 		marks, err := l.Root().Marks(lowerDialects)
 		if err != nil {
 			return &Error{Kind: KindIO, Path: l.Path, Msg: "cannot be read", Err: err}
