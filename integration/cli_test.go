@@ -175,6 +175,19 @@ func TestCLIInUse(t *testing.T) {
 	wantFile(t, v.path("f"), "1")
 }
 
+// isShared says whether the mount at a directory spreads mounts below it.
+func isShared(t testing.TB, dir string) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	for _, l := range strings.Split(string(b), "\n") {
+		if strings.Contains(l, " "+dir+" ") && strings.Contains(l, " shared:") {
+			return true
+		}
+	}
+	return false
+}
+
 // TestCLIForms mounts in each way that mount(8) and container engines use.
 func TestCLIForms(t *testing.T) {
 	d := newCLIDirs(t)
@@ -192,6 +205,8 @@ func TestCLIForms(t *testing.T) {
 		"two lowers":     {"mount", "-o", "lowerdir=" + d.low + ":" + d.low2, d.mp},
 		"log level":      {"mount", "--log-level", "debug", "-o", rw, d.mp},
 		"relative paths": {"mount", "-o", "lowerdir=low,upperdir=upper,workdir=work", "mnt"},
+		"podman volume":  {"-o", rw + ",private", d.mp},
+		"shared":         {"mount", "-o", rw + ",shared", d.mp},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(plyfsBin, args...)
@@ -201,6 +216,9 @@ func TestCLIForms(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			wantFile(t, d.mp+"/f", "1")
+			if spread := isShared(t, d.mp); name == "shared" && !spread || name == "podman volume" && spread {
+				t.Errorf("mounts below spread: %v", spread)
+			}
 			if name == "ro with upper" {
 				wantErrno(t, "create", os.WriteFile(d.mp+"/x", nil, 0o644), unix.EROFS)
 			}

@@ -34,8 +34,9 @@ func (u *union) wantRefused(text string, options ...string) {
 	}
 }
 
-// TestVolatile: a volatile mount marks its work directory, and the next mount
-// is refused until it is told to keep what is there.
+// TestVolatile: a volatile mount marks its work directory. While the machine
+// runs on, further mounts take up what is there, volatile ones with the mark;
+// after a restart they are refused until they are told to keep it.
 func TestVolatile(t *testing.T) {
 	requirePlyfs(t, "marks")
 	for _, option := range []string{"volatile", "fsync=0"} {
@@ -52,23 +53,38 @@ func TestVolatile(t *testing.T) {
 		must(t, os.Remove(u.path("gone")))
 		u.unmount()
 
+		u.wantRefused("the machine has run on since", "after_volatile=refuse")
+		u.opts.options = []string{"volatile"}
+		for range 2 {
+			u.mount()
+			wantFile(t, u.path("f"), "changed")
+			wantGone(t, u.path("gone"))
+			must(t, os.WriteFile(u.path("more"), nil, 0o644))
+			must(t, os.Remove(u.path("more")))
+			u.unmount()
+		}
+		if now, err := os.ReadFile(u.volatileMark()); err != nil || string(now) != string(b) {
+			t.Errorf("the mark is %q, %v; it was %q", now, err, b)
+		}
+
+		restarted := "boot 00000000-0000-0000-0000-000000000000\nmounted x\n"
+		must(t, os.WriteFile(u.volatileMark(), []byte(restarted), 0o600))
 		u.wantRefused("volatile: it synced nothing")
 		u.wantRefused("after_volatile=keep", "volatile")
-		u.wantRefused("the machine has run on since", "after_volatile=refuse")
-
 		u.opts.options = []string{"volatile", "after_volatile=keep"}
 		u.mount()
 		wantFile(t, u.path("f"), "changed")
 		u.unmount()
-		u.wantRefused("volatile")
+		if b, _ := os.ReadFile(u.volatileMark()); !strings.Contains(string(b), strings.TrimSpace(string(boot))) {
+			t.Errorf("what was kept is volatile since this start of the machine, but the mark is %q", b)
+		}
 
-		u.opts.options = []string{"after_volatile=keep"}
+		u.opts.options = nil
 		u.mount()
 		wantFile(t, u.path("f"), "changed")
 		wantGone(t, u.path("gone"))
 		wantGone(t, u.volatileMark())
 		u.unmount()
-		u.opts.options = nil
 		u.mount()
 		wantFile(t, u.path("f"), "changed")
 		wantGone(t, u.path("gone"))
@@ -154,7 +170,7 @@ func TestVolatileSyncsNothing(t *testing.T) {
 	if n := work(); n != 0 {
 		t.Errorf("a volatile mount has flushed the disk %d times", n)
 	}
-	u.opts.options = []string{"after_volatile=keep"}
+	u.opts.options = nil
 	before := d.stats().flushes
 	u.mount()
 	if n := d.stats().flushes - before; n == 0 {

@@ -32,6 +32,9 @@ type Layer struct {
 	// [Dir.FileMarks] read. AllDialects unless the caller changes it before
 	// use.
 	Dialects Dialect
+	// Paired says of a lower layer that it was the upper of a mount. Set by the
+	// user of the package.
+	Paired bool
 
 	cache     *Cache
 	attrs     *AttrStore // of a file system that has no xattrs, else nil

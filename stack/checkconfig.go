@@ -29,6 +29,8 @@ func (fs *FS) checkConfig() error {
 		return usage("", fmt.Sprintf("passthrough=%s is no choice", c.Passthrough), "use passthrough=auto, require or off")
 	case c.CopyUp != CopyUpAuto && c.CopyUp != CopyUpPartial && c.CopyUp != CopyUpWhole:
 		return usage("", fmt.Sprintf("copyup=%s is no choice", c.CopyUp), "use copyup=auto, partial or whole")
+	case c.AfterVolatile != AfterVolatileAuto && c.AfterVolatile != AfterVolatileKeep && c.AfterVolatile != AfterVolatileRefuse:
+		return usage("", fmt.Sprintf("after_volatile=%s is no choice", c.AfterVolatile), "use after_volatile=auto, keep or refuse")
 	case c.MaxStackDepth < 0 || c.MaxStackDepth > kernelMaxDepth:
 		return usage("", fmt.Sprintf("max_stack_depth=%d", c.MaxStackDepth), "the kernel takes 1 or 2; leave it out to let plyfs choose")
 	}

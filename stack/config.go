@@ -67,12 +67,12 @@ type Config struct {
 	// to make partial files whole; 0: DefaultCompleteRate; negative: none are.
 	CompleteRate int64
 
-	// Volatile gives up durability: nothing is synced, and the next mount is
-	// refused unless it has KeepVolatile.
+	// Volatile gives up durability: nothing is synced. AfterVolatile says which
+	// mounts may follow.
 	Volatile bool
-	// KeepVolatile mounts what a volatile mount left, as it is: it is synced,
-	// and the journal is checked as at each mount.
-	KeepVolatile bool
+	// AfterVolatile says what is done with what a volatile mount left:
+	// AfterVolatileAuto (default), AfterVolatileKeep or AfterVolatileRefuse.
+	AfterVolatile string
 	// NoACL turns POSIX ACLs off.
 	NoACL bool
 
@@ -80,6 +80,10 @@ type Config struct {
 	// the kernel's FUSE takes, such as a security context.
 	MountFlags uintptr
 	MountData  []string
+	// Propagation is how mounts below spread to copies of the mount, MS_PRIVATE
+	// and the like, which mount(2) takes by itself only; 0: as the directory that
+	// is mounted over makes it.
+	Propagation uintptr
 
 	// Threads bounds the threads that serve requests, FDCache the directory
 	// descriptors kept open. 0: chosen by the machine's limits.

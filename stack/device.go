@@ -57,13 +57,27 @@ func (d *device) mount(cfg *Config, target string) error {
 	err := unix.Mount(source, target, "fuse.plyfs", flags, strings.Join(data, ","))
 	switch err {
 	case nil:
-		return nil
+		return setPropagation(target, cfg.Propagation)
 	case unix.EPERM, unix.EACCES:
 		return &Error{Kind: KindEnvironment, Path: target, Msg: "not permitted to mount here", Err: err, Mend: "run as root (CAP_SYS_ADMIN)"}
 	case unix.ENOENT, unix.ENOTDIR:
 		return &Error{Kind: KindUsage, Path: target, Msg: "is no directory to mount over", Err: err, Mend: "create it, or mend the path"}
 	}
 	return &Error{Kind: KindIO, Path: target, Msg: "mount(2) failed", Err: err, Mend: "the kernel's log (dmesg) may say more"}
+}
+
+// setPropagation sets how mounts below a mount spread, and ends the mount if
+// that cannot be.
+func setPropagation(target string, how uintptr) error {
+	if how == 0 {
+		return nil
+	}
+	err := unix.Mount("", target, "", how, "")
+	if err == nil {
+		return nil
+	}
+	_ = unix.Unmount(target, unix.MNT_DETACH)
+	return &Error{Kind: KindIO, Path: target, Msg: "the propagation of the mount cannot be set", Err: err, Mend: "leave the option private, shared, slave or unbindable out"}
 }
 
 const (

@@ -450,6 +450,9 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 // lowerFileFound fills in where a lower non-directory is.
 func (fs *FS) lowerFileFound(p *node, f *found, d *layers.Dir, name string, impure bool) (err error) {
 	f.file = lowerFile{d: d, name: name}
+	if err := partialUpper(d, name, &f.st); err != nil {
+		return err
+	}
 	if fs.maybeMetacopy(d, &f.st, impure) {
 		if f.file.data, err = p.dir.low.metacopyData(d, name); err != nil {
 			return err

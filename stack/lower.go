@@ -134,7 +134,7 @@ func (s *lowerStack) indexDir(fs *FS, i int) error {
 func (s *lowerStack) readMarks() (err error) {
 	if len(s.marks) < len(s.dirs) {
 		var m layers.DirMarks
-		m, err = s.dirs[len(s.dirs)-1].Marks(lowerDialects)
+		m, err = lowerMarks(s.dirs[len(s.dirs)-1])
 		s.marks = append(s.marks, m)
 	}
 	return err
@@ -259,7 +259,7 @@ func (s *lowerStack) mergeDirs(fs *FS, h *lowerHit, name string, cand []*layers.
 			h.dirs.dirs = append(h.dirs.dirs, sub)
 			return nil
 		}
-		marks, err := sub.Marks(lowerDialects)
+		marks, err := lowerMarks(sub)
 		if err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func (t trail) step(d *layers.Dir) (f footing, err error) {
 			return f, nil
 		}
 		d = d.Child(name)
-		m, err := d.Marks(lowerDialects)
+		m, err := lowerMarks(d)
 		if err != nil {
 			return f, err
 		}
@@ -146,7 +146,7 @@ func (s *lowerStack) follow(h *lowerHit, t trail, index int) error {
 // mergeAt adds a directory that a trail led to.
 func (h *lowerHit) mergeAt(f footing) (layers.DirMarks, error) {
 	sub := f.d.Child(f.name)
-	m, err := sub.Marks(lowerDialects)
+	m, err := lowerMarks(sub)
 	h.dirs.add(sub, m)
 	return m, err
 }

@@ -56,6 +56,9 @@ func (fs *FS) setDefaults() {
 	if fs.cfg.CopyUp == "" {
 		fs.cfg.CopyUp = CopyUpAuto
 	}
+	if fs.cfg.AfterVolatile == "" {
+		fs.cfg.AfterVolatile = AfterVolatileRefuse
+	}
 	if fs.cfg.CopyUpThreshold == 0 {
 		fs.cfg.CopyUpThreshold = DefaultCopyUpThreshold
 	}
@@ -196,6 +199,9 @@ func (fs *FS) lockLayers() error {
 func (fs *FS) openRoot() error {
 	fs.lowRoot = &lowerStack{}
 	for _, l := range fs.layers[1:] {
+		if err := checkPaired(l); err != nil {
+			return err
+		}
 		marks, err := l.Root().Marks(lowerDialects)
 		if err != nil {
 			return &Error{Kind: KindIO, Path: l.Path, Msg: "cannot be read", Err: err}

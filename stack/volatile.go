@@ -19,9 +19,11 @@ import (
 // A volatile mount syncs nothing. If the machine goes down, what is in upper
 // and in the journal is any mixture of old and new, and nothing there tells.
 // So it leaves a mark in the work directory, on the disk before the first
-// change, and the next mount is refused until the user has said that what is
-// there shall be kept. A clean unmount does not take the mark away: it synced
-// nothing either.
+// change. A clean unmount does not take the mark away: it synced nothing either.
+// While the machine runs on, all is there, in the page cache at least, and the
+// next mount takes it up: engines mount a container several times, volatile or
+// not. After a restart the next mount is refused until the user has said that
+// what is there shall be kept.
 
 // volatileMark is the mark: a file in WORK/plyfs, two lines of text.
 //
@@ -36,9 +38,15 @@ var overlayIncompat = []string{"work", "incompat"}
 
 const overlayVolatile = "volatile"
 
+// What is done with what a volatile mount left, see Config.
+const (
+	AfterVolatileAuto   = "auto"   // kept if the machine has run on since
+	AfterVolatileKeep   = "keep"   // kept as it is
+	AfterVolatileRefuse = "refuse" // never mounted
+)
+
 // checkVolatile refuses directories that the last mount did not sync, or
-// syncs them if the configuration says that they shall be kept. The marks go
-// later: see takeVolatile.
+// syncs them if they shall be kept. The marks go later: see takeVolatile.
 // Precondition: the work directory is locked, nothing in it has been changed.
 func (fs *FS) checkVolatile() error {
 	mark, err := readVolatile(fs.work)
@@ -58,11 +66,22 @@ func (fs *FS) checkVolatile() error {
 	if mark == nil && len(others) == 0 {
 		return nil
 	}
-	if !fs.cfg.KeepVolatile {
-		return fs.refuseVolatile(mark)
+	since := rebooted(mark)
+	if len(others) > 0 {
+		since = "unknown" // kernel overlayfs was here, perhaps later
+	}
+	ranOn := since == "no"
+	switch {
+	case fs.cfg.AfterVolatile == AfterVolatileKeep:
+	case fs.cfg.AfterVolatile == AfterVolatileAuto && ranOn:
+	default:
+		return fs.refuseVolatile(since)
+	}
+	if ranOn && fs.cfg.Volatile {
+		return nil // one volatile mount after the other, with the same mark
 	}
 	fs.log.Warn("the last mount of these directories was volatile and synced nothing; they are kept as they are",
-		"upper", fs.cfg.Upper, "restarted since", rebooted(mark))
+		"upper", fs.cfg.Upper, "restarted since", since)
 	if err := fs.syncUpper(); err != nil {
 		return &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "what the last, volatile mount wrote cannot be synced", Err: err,
 			Mend: "make new directories for upperdir and workdir; these may be damaged"}
@@ -70,10 +89,11 @@ func (fs *FS) checkVolatile() error {
 	return nil
 }
 
-// refuseVolatile says what is known about the last mount.
-func (fs *FS) refuseVolatile(mark []byte) error {
+// refuseVolatile says what is known about the last mount, and whether the
+// machine was restarted since, as rebooted says it.
+func (fs *FS) refuseVolatile(since string) error {
 	msg := "the last mount of this upperdir was volatile: it synced nothing, and "
-	switch rebooted(mark) {
+	switch since {
 	case "no":
 		msg += "a power cut would leave upperdir and workdir damaged (the machine has run on since, so they should be whole)"
 	case "yes":
@@ -129,13 +149,17 @@ func (fs *FS) markVolatile() error {
 
 func (fs *FS) writeVolatile() error {
 	fd, err := fs.work.Open(volatileMark, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if err == syscall.EEXIST {
-		return nil // of a mount before that shall be kept: it stays
+	fs.volatileMade = err == nil
+	if err == syscall.EEXIST { // of a mount before, and what it left is kept
+		mark, readErr := readVolatile(fs.work)
+		if readErr == nil && rebooted(mark) == "no" {
+			return nil
+		}
+		fd, err = fs.work.Open(volatileMark, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {
 		return err
 	}
-	fs.volatileMade = true
 	f := os.NewFile(uintptr(fd), volatileMark)
 	_, err = fmt.Fprintf(f, "boot %s\nmounted %s\n", bootID(), time.Now().UTC().Format(time.RFC3339))
 	err = errors.Join(err, f.Sync(), f.Close())

@@ -39,12 +39,16 @@ Reading and writing
   complete_rate=64M     bytes a second that are copied in the background to make
                         partial files whole; 0: none (see plyfs complete)
   volatile              nothing is synced: fast, and lost or damaged in a power
-                        cut. The work directory is marked, and the next mount
-                        is refused. New directories are the safe way on.
+                        cut. The work directory is marked, and after a restart
+                        of the machine the next mount is refused. New
+                        directories are the safe way on.
   fsync=0               the same
-  after_volatile=keep   mount what a volatile mount left, as it is: it is synced,
-                        the journal is checked, the mark is removed. Right if
-                        there was no power cut since (default: refuse)
+  after_volatile=auto   (default) mount what a volatile mount left if the machine
+                        has run on since: the next mount syncs it and removes
+                        the mark, or is volatile again and does neither
+  after_volatile=keep   mount it in any case, as it is: it is synced and the
+                        journal is checked
+  after_volatile=refuse do not mount it
 
 Programs (see plyfs policy --help, plyfs bpf --help)
   bpf=OBJECT            a BPF program for the whole mount: chooses layers, splits
@@ -66,6 +70,8 @@ Others
   log_level=, log_file= as --log-level and --log-file
   ro rw suid nosuid dev nodev exec noexec atime noatime relatime sync ...
                         as for mount(8)
+  private shared slave unbindable
+                        whether mounts below spread, as for mount --make-private
   context="..."         SELinux contexts, for the kernel
   auto noauto nofail user users _netdev x-*
                         for mount(8) and fstab

@@ -125,6 +125,12 @@ func flag(set, clear uintptr) optionFunc {
 	return plain(func(m *mountOptions) { m.MountFlags = m.MountFlags&^clear | set })
 }
 
+// propagation is an option for how mounts below spread; the last one wins. A
+// new mount has none below, so the recursive ones say the same.
+func propagation(how uintptr) optionFunc {
+	return plain(func(m *mountOptions) { m.Propagation = how })
+}
+
 // plain is an option that takes no value.
 func plain(fn func(m *mountOptions)) optionFunc {
 	return func(m *mountOptions, o option) error {

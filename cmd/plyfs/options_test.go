@@ -78,6 +78,23 @@ func TestParseFlags(t *testing.T) {
 	}
 }
 
+func TestParsePropagation(t *testing.T) {
+	for s, want := range map[string]uintptr{
+		"":                 0,
+		",private":         unix.MS_PRIVATE,
+		",rprivate,shared": unix.MS_SHARED,
+		",rshared,slave":   unix.MS_SLAVE,
+		",unbindable":      unix.MS_UNBINDABLE,
+	} {
+		m, err := parseOptions([]string{"lowerdir=/a" + s}, false)
+		if err != nil {
+			t.Errorf("%q: %v", s, err)
+		} else if m.Propagation != want {
+			t.Errorf("%q: propagation %#x, want %#x", s, m.Propagation, want)
+		}
+	}
+}
+
 func TestParseFields(t *testing.T) {
 	m, err := parseOptions([]string{`io=coherent,passthrough=require,max_stack_depth=2,threads=3,fd_cache=99,volatile,noacl`,
 		`timeout=1.5,debug,fsname=base,context="system_u:object_r:c:s0:c1,c2",log_file=/x\,y`}, false)

@@ -36,7 +36,7 @@ var optionTable = map[string]optionFunc{
 	"copyup_threshold": byteSize(func(m *mountOptions) *int64 { return &m.CopyUpThreshold }),
 	"complete_rate":    byteSize(func(m *mountOptions) *int64 { return &m.CompleteRate }),
 	"volatile":         plain(func(m *mountOptions) { m.Volatile = true }),
-	"after_volatile":   afterVolatile,
+	"after_volatile":   choice(func(m *mountOptions) *string { return &m.AfterVolatile }, stack.AfterVolatileAuto, stack.AfterVolatileKeep, stack.AfterVolatileRefuse),
 	"noacl":            plain(func(m *mountOptions) { m.NoACL = true }),
 	"timeout":          timeout,
 	"bpf":              directory(func(m *mountOptions) *string { return &m.policy.object }),
@@ -64,6 +64,10 @@ var optionTable = map[string]optionFunc{
 	"silent": flag(unix.MS_SILENT, 0), "loud": flag(0, unix.MS_SILENT),
 	"user": flag(secure|unix.MS_NOEXEC, 0), "users": flag(secure|unix.MS_NOEXEC, 0),
 	"owner": flag(secure, 0), "group": flag(secure, 0),
+	"private": propagation(unix.MS_PRIVATE), "rprivate": propagation(unix.MS_PRIVATE),
+	"shared": propagation(unix.MS_SHARED), "rshared": propagation(unix.MS_SHARED),
+	"slave": propagation(unix.MS_SLAVE), "rslave": propagation(unix.MS_SLAVE),
+	"unbindable": propagation(unix.MS_UNBINDABLE), "runbindable": propagation(unix.MS_UNBINDABLE),
 	"context": kernelData, "fscontext": kernelData, "defcontext": kernelData, "rootcontext": kernelData,
 
 	// mount(8), for itself.
@@ -224,16 +228,6 @@ func fsync(m *mountOptions, o option) error {
 	default:
 		return usagef("option fsync=%s: 0 or 1 is needed", o.value)
 	}
-	return nil
-}
-
-// afterVolatile says what is done with what a volatile mount left.
-func afterVolatile(m *mountOptions, o option) error {
-	var what string
-	if err := choice(func(*mountOptions) *string { return &what }, "refuse", "keep")(m, o); err != nil {
-		return err
-	}
-	m.KeepVolatile = what == "keep"
 	return nil
 }
 
