@@ -19,16 +19,21 @@ func TestUpperAsLower(t *testing.T) {
 	requirePlyfs(t, "a journal")
 	u := newMount(t, mountOpts{lowers: [][]string{{"big=#3000000", "dir/sub/gone=1", "dir/sub/stays=2", "other/f=3", "top=4"}}})
 	must(t, os.WriteFile(u.path("new"), []byte("plain"), 0o644))
+	must(t, os.Mkdir(u.path("made"), 0o755))
+	must(t, os.WriteFile(u.path("other/f"), []byte("whole copy"), 0o644))
+	must(t, os.Rename(u.path("other/f"), u.path("made/f")))
+	must(t, os.Rename(u.path("made/f"), u.path("other/f"))) // made is impure
 	over := func() *union {
 		t.Helper()
 		return prepare(t, mountOpts{lowerDirs: []string{u.upper, u.lowers[0]}, noLowerCheck: true})
 	}
 
-	u.unmount() // an upper to which nothing but plain entries was added
+	u.unmount() // an upper that hides nothing and has no partial files
 	v := over()
 	v.mount()
 	wantFile(t, v.path("new"), "plain")
-	wantNames(t, v.path(), "big", "dir", "new", "other", "top")
+	wantNames(t, v.path(), "big", "dir", "made", "new", "other", "top")
+	wantFile(t, v.path("other/f"), "whole copy")
 	v.unmount()
 
 	u.mount()
@@ -39,7 +44,7 @@ func TestUpperAsLower(t *testing.T) {
 	v.allowEIO = true
 	v.mount()
 	wantFile(t, v.path("new"), "plain")
-	wantFile(t, v.path("other/f"), "3")
+	wantFile(t, v.path("other/f"), "whole copy")
 	_, err := os.ReadFile(v.path("big"))
 	wantErrno(t, "read a partial file", err, unix.EIO)
 	_, err = os.ReadFile(v.path("dir/sub/gone"))

@@ -34,9 +34,10 @@ func (u *union) wantRefused(text string, options ...string) {
 	}
 }
 
-// TestVolatile: a volatile mount marks its work directory. While the machine
-// runs on, further mounts take up what is there, volatile ones with the mark;
-// after a restart they are refused until they are told to keep it.
+// TestVolatile: a volatile mount marks its work directory, and further mounts
+// are refused, volatile ones too, until they are told to keep what is there. With
+// after_volatile=auto they take it up while the machine runs on, volatile ones
+// with the mark.
 func TestVolatile(t *testing.T) {
 	requirePlyfs(t, "marks")
 	for _, option := range []string{"volatile", "fsync=0"} {
@@ -53,8 +54,10 @@ func TestVolatile(t *testing.T) {
 		must(t, os.Remove(u.path("gone")))
 		u.unmount()
 
+		u.wantRefused("the machine has run on since")
+		u.wantRefused("the machine has run on since", "volatile")
 		u.wantRefused("the machine has run on since", "after_volatile=refuse")
-		u.opts.options = []string{"volatile"}
+		u.opts.options = []string{"volatile", "after_volatile=auto"}
 		for range 2 {
 			u.mount()
 			wantFile(t, u.path("f"), "changed")
@@ -69,8 +72,8 @@ func TestVolatile(t *testing.T) {
 
 		restarted := "boot 00000000-0000-0000-0000-000000000000\nmounted x\n"
 		must(t, os.WriteFile(u.volatileMark(), []byte(restarted), 0o600))
-		u.wantRefused("volatile: it synced nothing")
-		u.wantRefused("after_volatile=keep", "volatile")
+		u.wantRefused("volatile: it synced nothing", "after_volatile=auto")
+		u.wantRefused("after_volatile=keep", "volatile", "after_volatile=auto")
 		u.opts.options = []string{"volatile", "after_volatile=keep"}
 		u.mount()
 		wantFile(t, u.path("f"), "changed")
@@ -79,16 +82,35 @@ func TestVolatile(t *testing.T) {
 			t.Errorf("what was kept is volatile since this start of the machine, but the mark is %q", b)
 		}
 
-		u.opts.options = nil
-		u.mount()
+		out, err := plyfs("-o", u.optionStringOf("after_volatile=refuse"), u.mp)
+		if err == nil || !strings.Contains(out, "has run on since") {
+			t.Errorf("as an engine, told to refuse: %v, %q", err, out)
+		}
+		out, err = plyfs("-o", u.optionStringOf(), u.mp) // as an engine calls it
+		if err != nil {
+			t.Fatalf("as an engine: %v, %s", err, out)
+		}
 		wantFile(t, u.path("f"), "changed")
 		wantGone(t, u.path("gone"))
 		wantGone(t, u.volatileMark())
+		if out, err := plyfs("umount", u.mp); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		u.opts.options = nil
+		u.mount()
 		u.unmount()
 		u.mount()
 		wantFile(t, u.path("f"), "changed")
 		wantGone(t, u.path("gone"))
 	}
+}
+
+// optionStringOf are the options of the mount, with these in place of its own.
+func (u *union) optionStringOf(options ...string) string {
+	kept := u.opts.options
+	u.opts.options = options
+	defer func() { u.opts.options = kept }()
+	return u.optionString()
 }
 
 // TestVolatileAfterRestart: the refusal tells whether the machine was started
@@ -170,7 +192,7 @@ func TestVolatileSyncsNothing(t *testing.T) {
 	if n := work(); n != 0 {
 		t.Errorf("a volatile mount has flushed the disk %d times", n)
 	}
-	u.opts.options = nil
+	u.opts.options = []string{"after_volatile=auto"}
 	before := d.stats().flushes
 	u.mount()
 	if n := d.stats().flushes - before; n == 0 {

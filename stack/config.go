@@ -67,11 +67,11 @@ type Config struct {
 	// to make partial files whole; 0: DefaultCompleteRate; negative: none are.
 	CompleteRate int64
 
-	// Volatile gives up durability: nothing is synced. AfterVolatile says which
-	// mounts may follow.
+	// Volatile gives up durability: nothing is synced, and the next mount is
+	// refused unless its AfterVolatile says otherwise.
 	Volatile bool
 	// AfterVolatile says what is done with what a volatile mount left:
-	// AfterVolatileAuto (default), AfterVolatileKeep or AfterVolatileRefuse.
+	// AfterVolatileRefuse (default), AfterVolatileAuto or AfterVolatileKeep.
 	AfterVolatile string
 	// NoACL turns POSIX ACLs off.
 	NoACL bool

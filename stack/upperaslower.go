@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -14,9 +15,9 @@ import (
 // An upper is not whole without its journal and its lower layers: names that
 // were removed are in the one, the bytes of partial files in the others. As a
 // lower layer of another mount it would show removed names again, and zeros. So
-// of a lower layer that was the upper of a mount, directories that have
-// a private mark, and partial files, are EIO; the rest of it is as plain as it
-// looks. An engine that mounts the layers of an image for writing, to compare
+// of a lower layer that was the upper of a mount, directories that may hide names,
+// opaque and moved ones, and partial files are EIO; the rest of it is as plain as
+// it looks. An engine that mounts the layers of an image for writing, to compare
 // them, leaves nothing but the pair mark.
 
 const needsItsMount = "it was changed through a plyfs mount, and its upperdir is used as a lower layer without the journal and the lower layers that belong to it; " +
@@ -53,13 +54,15 @@ func lowerMarks(d *layers.Dir) (layers.DirMarks, error) {
 	return m, err
 }
 
-// markedUpper is an error that wraps EIO if a directory bears a mark.
+// markedUpper is an error that wraps EIO if a directory bears a mark by which it
+// shows something else than it holds: it may hide names, is opaque or was moved.
+// That it holds copies changes nothing.
 func markedUpper(d *layers.Dir) error {
-	_, err := d.Getxattr("", xattrDir, make([]byte, markHeader+maxRedirect))
-	if err == syscall.ENODATA {
+	m, err := readMark(d)
+	if err == nil && m.id == 0 && m.redirect == "" && !m.opaque() || err == syscall.EOPNOTSUPP {
 		return nil
 	}
-	if err == nil || err == syscall.ERANGE {
+	if err == nil || err == syscall.ERANGE || errors.Is(err, errMark) {
 		err = fmt.Errorf("%s: %s: %w", d.Path(), needsItsMount, syscall.EIO)
 	}
 	return err

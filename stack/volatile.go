@@ -19,11 +19,11 @@ import (
 // A volatile mount syncs nothing. If the machine goes down, what is in upper
 // and in the journal is any mixture of old and new, and nothing there tells.
 // So it leaves a mark in the work directory, on the disk before the first
-// change. A clean unmount does not take the mark away: it synced nothing either.
-// While the machine runs on, all is there, in the page cache at least, and the
-// next mount takes it up: engines mount a container several times, volatile or
-// not. After a restart the next mount is refused until the user has said that
-// what is there shall be kept.
+// change, and the next mount is refused until the user has said that what is
+// there shall be kept. A clean unmount does not take the mark away: it synced
+// nothing either. Container engines mount a container several times, volatile or
+// not; for them there is AfterVolatileAuto: while the machine runs on, all is
+// there, in the page cache at least (but on a disk that was pulled out).
 
 // volatileMark is the mark: a file in WORK/plyfs, two lines of text.
 //
@@ -40,9 +40,9 @@ const overlayVolatile = "volatile"
 
 // What is done with what a volatile mount left, see Config.
 const (
+	AfterVolatileRefuse = "refuse" // not mounted
 	AfterVolatileAuto   = "auto"   // kept if the machine has run on since
 	AfterVolatileKeep   = "keep"   // kept as it is
-	AfterVolatileRefuse = "refuse" // never mounted
 )
 
 // checkVolatile refuses directories that the last mount did not sync, or

@@ -39,16 +39,16 @@ Reading and writing
   complete_rate=64M     bytes a second that are copied in the background to make
                         partial files whole; 0: none (see plyfs complete)
   volatile              nothing is synced: fast, and lost or damaged in a power
-                        cut. The work directory is marked, and after a restart
-                        of the machine the next mount is refused. New
-                        directories are the safe way on.
+                        cut. The work directory is marked, and the next mount
+                        is refused. New directories are the safe way on.
   fsync=0               the same
-  after_volatile=auto   (default) mount what a volatile mount left if the machine
-                        has run on since: the next mount syncs it and removes
-                        the mark, or is volatile again and does neither
-  after_volatile=keep   mount it in any case, as it is: it is synced and the
-                        journal is checked
-  after_volatile=refuse do not mount it
+  after_volatile=keep   mount what a volatile mount left, as it is: it is synced,
+                        the journal is checked, the mark is removed. Right if
+                        there was no power cut since
+  after_volatile=auto   the same if the machine has run on since, and nothing at
+                        all if this mount is volatile too: the mark stays. The
+                        default for container engines (no word "mount")
+  after_volatile=refuse do not mount it (otherwise the default)
 
 Programs (see plyfs policy --help, plyfs bpf --help)
   bpf=OBJECT            a BPF program for the whole mount: chooses layers, splits

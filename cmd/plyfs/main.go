@@ -90,7 +90,7 @@ func dispatch(args []string, commands []string) []string {
 	if slices.Contains(commands, first) || !hasOptions(rest) {
 		return rest
 	}
-	return append([]string{"mount"}, rest...)
+	return append([]string{"mount", "--" + engineFlag}, rest...)
 }
 
 // firstWord is the first argument that is no flag of the root command.

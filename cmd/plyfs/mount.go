@@ -13,12 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/creds"
+	"github.com/plyfs/plyfs/stack"
 )
+
+// engineFlag is a hidden flag of plyfs mount: the word "mount" was left out, as
+// container engines do. They mount a container several times, some of the mounts
+// volatile, and have no option of ours to say that what one left is to be kept.
+const engineFlag = "engine"
 
 // newMount is the subcommand that mounts.
 func newMount(r *rootCommand) *cobra.Command {
 	var args []string
-	var foreground bool
+	var foreground, engine bool
 	cmd := &cobra.Command{
 		Use:   "mount [-f] -o OPTIONS [SOURCE] MOUNTPOINT",
 		Short: "mount stacked directories",
@@ -28,7 +34,8 @@ same file system) the journal of what was deleted and renamed. Without them the
 mount is read-only. The lower directories never change.
 
 The command returns when the mount is usable, and leaves a daemon that serves
-it. The word "mount" may be left out, as mount(8) and container engines do:
+it. The word "mount" may be left out, as container engines do (after_volatile
+is auto then):
 
   plyfs -o lowerdir=A:B,upperdir=U,workdir=W MOUNTPOINT
 
@@ -48,12 +55,17 @@ In /etc/fstab, with mount.fuse.plyfs linked to plyfs in /sbin:
 			if err != nil {
 				return err
 			}
+			if engine && m.AfterVolatile == "" {
+				m.AfterVolatile = stack.AfterVolatileAuto
+			}
 			return r.stage.mount(m, foreground)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&args, "options", "o", nil, "mount options, separated by commas; see plyfs help options")
 	f.BoolVarP(&foreground, "foreground", "f", false, "serve the mount in this process, log to standard error")
+	f.BoolVar(&engine, engineFlag, false, "called by a container engine")
+	_ = f.MarkHidden(engineFlag)
 	return cmd
 }
 
