@@ -79,3 +79,27 @@ func TestLowerNumbersChange(t *testing.T) {
 	u.unmount()
 	end()
 }
+
+// TestLowerSizesLie: files of /sys say that they have 4096 bytes, and have less.
+// What a copy of one holds is what could be read, also if its attributes were
+// copied up first.
+func TestLowerSizesLie(t *testing.T) {
+	const lower, name = "/sys/kernel/cgroup", "features"
+	want, err := os.ReadFile(filepath.Join(lower, name))
+	if err != nil {
+		t.Skip(err)
+	}
+	if st := lstat(t, filepath.Join(lower, name)); st.Size <= int64(len(want)) {
+		t.Skipf("%d of %d bytes can be read", len(want), st.Size)
+	}
+	requirePlyfs(t, "no zeros after the content")
+	u := newMount(t, mountOpts{lowerDirs: []string{lower}, noLowerCheck: true})
+	wantFile(t, u.path(name), string(want))
+	must(t, os.Chmod(u.path(name), 0o600))
+	wantFile(t, u.path(name), string(want))
+	appendTo(t, u.path(name), "more")
+	for _, again := range []func(){func() {}, u.remount} {
+		again()
+		wantFile(t, u.path(name), string(want)+"more")
+	}
+}

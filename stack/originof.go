@@ -30,12 +30,15 @@ const inoHandle = 3 << 62
 func isHandleIno(ino uint64) bool { return ino&inoHandle == inoHandle }
 
 // numbersPass tells whether a file system gives inodes other numbers at each
-// mount, or while it is mounted: FAT does, and what most FUSE daemons do.
+// mount or boot, or while it is mounted: FAT does, most FUSE daemons, and those
+// in which the kernel shows its own state, the files of which are no files to
+// leave data in either, for their sizes are not those of their content.
 func numbersPass(fstype string) bool {
 	switch fstype {
 	case "fuse.plyfs":
 		return false
-	case "fuse", "fuseblk", "vfat", "msdos", "exfat":
+	case "fuse", "fuseblk", "vfat", "msdos", "exfat",
+		"sysfs", "proc", "cgroup", "cgroup2", "debugfs", "tracefs", "configfs":
 		return true
 	}
 	return strings.HasPrefix(fstype, "fuse.")
