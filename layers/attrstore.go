@@ -122,9 +122,9 @@ func (d *Dir) storeOf(attr string) *AttrStore {
 	return d.layer.attrs
 }
 
-// handle names the inode of an entry, or of d for "": the type of its file
-// handle and the handle, in hexadecimal.
-func (d *Dir) handle(name string) (key string, err error) {
+// Handle names the inode of an entry, or of d for "": the type of its file
+// handle and the handle, in hexadecimal. It lasts as long as the inode.
+func (d *Dir) Handle(name string) (key string, err error) {
 	err = d.at(name, func(fd int) (err error) {
 		key, err = handleAt(fd, self(name))
 		return err
@@ -193,7 +193,7 @@ func (s *AttrStore) remove(d *Dir, name, attr string) error {
 
 // change changes the record of an inode.
 func (s *AttrStore) change(d *Dir, name string, do func(attrRecord) error) error {
-	key, err := d.handle(name)
+	key, err := d.Handle(name)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (s *AttrStore) change(d *Dir, name string, do func(attrRecord) error) error
 
 // record is the record of an inode; it must not be changed.
 func (s *AttrStore) record(d *Dir, name string) (attrRecord, error) {
-	key, err := d.handle(name)
+	key, err := d.Handle(name)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,7 @@ func (s *AttrStore) victim(d *Dir, name string) string {
 	if d.Stat(name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
 		return ""
 	}
-	key, err := d.handle(name)
+	key, err := d.Handle(name)
 	if err != nil {
 		return ""
 	}

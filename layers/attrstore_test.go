@@ -184,7 +184,7 @@ func TestAttrStoreDamaged(t *testing.T) {
 	write(t, root, "f", "")
 	write(t, root, "g", "")
 	must(t, root.Setxattr("f", testAttr, []byte("value"), 0))
-	key, err := root.handle("f")
+	key, err := root.Handle("f")
 	must(t, err)
 	path := filepath.Join(dir, "attrs", key)
 	sound, err := os.ReadFile(path)

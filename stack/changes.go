@@ -113,7 +113,7 @@ func (fs *FS) compare(n *node, h *lowerHit, at string, fn func(byte, string) err
 		return err
 	}
 	if n.dir == nil {
-		if !up && st.Ino == h.st.Ino {
+		if !up && st.Dev == h.st.Dev && st.Ino == h.st.Ino {
 			return nil
 		}
 		same, err := fs.sameFile(n, h, &st)

@@ -147,8 +147,15 @@ func (c *checker) countLower(s *lowerStack, take func(name string) bool, found f
 		if err != nil {
 			return err
 		}
-		if h != nil && h.dirs == nil && c.links.wanted[originOf(h)] {
-			found(originOf(h), &h.st)
+		if h == nil || h.dirs != nil {
+			continue
+		}
+		o, err := h.originOf(c.fs)
+		if err != nil {
+			return err
+		}
+		if c.links.wanted[o] {
+			found(o, &h.st)
 		}
 	}
 	for _, name := range dirs {

@@ -155,7 +155,7 @@ func (fs *FS) chooseFile(p *node, name string, f *found, v version, top int, sc 
 	if v.layer == top && !f.up && f.low == nil {
 		return f, nil // as it is
 	}
-	g := &found{st: v.st, typ: v.typ, ino: fs.inos.get(v.st.Dev, v.st.Ino)}
+	g := &found{st: v.st, typ: v.typ}
 	if sc.NamesByCaller {
 		g.variant = fmt.Sprintf("%s/%d", name, v.layer)
 	}

@@ -21,7 +21,7 @@ type copying struct {
 	decision *decision
 	path     string // of a regular file, in the merged lower layers
 	pinned   bool   // the path is to be kept on the inode from the beginning
-	whole    bool   // the path does not fit on the inode
+	whole    bool   // the path does not fit on the inode, or there is no origin
 	part     *partial
 }
 
@@ -67,6 +67,9 @@ func (fs *FS) copyToTmp(c *copying) error {
 			return err
 		}
 		fs.at(cutCopiedMark)
+	}
+	if c.origin == (journal.Origin{}) {
+		return nil
 	}
 	mark := originMark{Origin: c.origin}.encode()
 	if c.part != nil {

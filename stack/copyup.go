@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
 	"golang.org/x/sys/unix"
 )
 
@@ -220,7 +221,7 @@ func (fs *FS) copyUpFile(n *node, kind copyKind) error {
 		asked := fs.answers.Load()
 		n.mu.RLock()
 		up, low := n.up, n.low
-		c := copying{low: low, tmp: fs.tmpName(), origin: n.origin, kind: kind}
+		c := copying{low: low, tmp: fs.tmpName(), origin: n.origin, kind: kind, whole: n.origin == (journal.Origin{})}
 		if !up && n.isReg() {
 			c.path = lowerPathLocked(n)
 			c.pinned = n.hard || len(c.path) > shortPath

@@ -56,7 +56,7 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	defer n.mu.Unlock()
 	err = fs.showAttr(n, &st, &out.Attr)
 	if err == nil {
-		err = fs.admitNewLocked(n, fd, callerOf(&in.InHeader), &out.OpenOut)
+		err = fs.admitNewLocked(n, fd, in, &out.OpenOut)
 	}
 	if err != nil {
 		fs.unmakeLocked(p, name, n)
@@ -70,11 +70,11 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 
 // admitNewLocked is admitLocked for a file just made, whose open descriptor
 // serves to register it.
-func (fs *FS) admitNewLocked(n *node, fd int, who Caller, out *fuse.OpenOut) error {
+func (fs *FS) admitNewLocked(n *node, fd int, in *fuse.CreateIn, out *fuse.OpenOut) error {
 	if fs.keepFromPassthrough(n) == "" {
 		_ = fs.registerLocked(n, fd, Self) // admitLocked tries again and keeps the reason
 	}
-	return fs.admitLocked(n, true, who, out)
+	return fs.admitLocked(n, unix.O_RDWR|in.Flags&unix.O_DIRECT, callerOf(&in.InHeader), out)
 }
 
 // Mknod makes a file, fifo, socket or device: EPERM for a char device 0/0,
@@ -151,11 +151,11 @@ func (fs *FS) answerNew(p *node, name string, out *fuse.EntryOut) fuse.Status {
 	return fuse.OK
 }
 
-// unmakeLocked removes an entry just made that the policy refuses, and gives
+// unmakeLocked removes an entry just made that cannot be opened, and gives
 // its reference back. Precondition: p.mu and n.mu are held for writing.
 func (fs *FS) unmakeLocked(p *node, name string, n *node) {
 	if err := fs.removeEntry(p, name, n); err != nil {
-		fs.noteError("removing what the policy refused to make", err)
+		fs.noteError("removing what was made and could not be opened", err)
 	} else {
 		fs.gone(p, name, n)
 	}
@@ -421,7 +421,7 @@ func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	defer n.mu.Unlock()
 	err = fs.showAttr(n, &st, &out.Attr)
 	if err == nil {
-		err = fs.admitNewLocked(n, fd, callerOf(&in.InHeader), &out.OpenOut)
+		err = fs.admitNewLocked(n, fd, in, &out.OpenOut)
 	}
 	if err != nil {
 		fs.unrefLater(n)

@@ -439,15 +439,15 @@ func (fs *FS) resolveLower(p *node, name string) (*found, error) {
 		return nil, err
 	}
 	f := &found{st: h.st, typ: h.st.Mode & unix.S_IFMT}
-	f.ino = fs.inos.get(h.st.Dev, h.st.Ino)
 	if h.dirs != nil {
+		f.ino = fs.inos.get(h.st.Dev, h.st.Ino)
 		f.low = h.dirs
 		return f, nil
 	}
 	return f, fs.lowerFileFound(p, f, h.d, name, h.imp)
 }
 
-// lowerFileFound fills in where a lower non-directory is.
+// lowerFileFound fills in where a lower non-directory is, and its number.
 func (fs *FS) lowerFileFound(p *node, f *found, d *layers.Dir, name string, impure bool) (err error) {
 	f.file = lowerFile{d: d, name: name}
 	if err := partialUpper(d, name, &f.st); err != nil {
@@ -458,16 +458,18 @@ func (fs *FS) lowerFileFound(p *node, f *found, d *layers.Dir, name string, impu
 			return err
 		}
 	}
-	f.origin = journal.Origin{Layer: uint32(d.Layer().Index), Ino: f.st.Ino}
+	if f.origin, err = fs.originOf(d, name, &f.st); err != nil {
+		return err
+	}
+	if f.origin == (journal.Origin{}) {
+		f.ino = fs.inos.get(f.st.Dev, f.st.Ino)
+		return nil
+	}
+	f.ino = fs.inos.get(d.Layer().Dev, f.origin.Ino)
 	if f.st.Nlink > 1 && fs.j != nil {
 		return fs.resolveHard(f)
 	}
 	return nil
-}
-
-// originOf names the inode of a lower non-directory.
-func originOf(h *lowerHit) journal.Origin {
-	return journal.Origin{Layer: uint32(h.d.Layer().Index), Ino: h.st.Ino}
 }
 
 // foreignHides honours a `.wh.NAME` in an upper that another tool wrote.

@@ -164,7 +164,10 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 		return nil
 	}
 	h, err := p.dir.low.lookup(fs, name)
-	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 || originOf(h) != o {
+	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 {
+		return err
+	}
+	if hidden, err := h.originOf(fs); err != nil || hidden != o {
 		return err
 	}
 	if !fs.cfg.Volatile {

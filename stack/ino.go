@@ -17,7 +17,9 @@ import "sync"
 // (or the top layer's) being 0, so that with one file system the numbers are
 // the backing ones. A number that does not fit in 48 bits on any but the first
 // file system, and one of the first that would look like another's, is
-// replaced by bit 63 with a counter, stable for the life of the mount.
+// replaced by bit 63 with a counter, stable for the life of the mount. One that
+// is made of a file handle (originof.go) keeps bits 63 and 62; the rest is mixed
+// with the fs number.
 type inoMap struct {
 	mu    sync.RWMutex
 	devs  map[uint64]uint64
@@ -29,6 +31,7 @@ type inoKey struct{ dev, ino uint64 }
 const (
 	inoFSShift = 48
 	inoExtra   = 1 << 63
+	inoMix     = 0x9e3779b97f4a7c15 // odd, so that fs numbers stay apart
 )
 
 func (m *inoMap) init() {
@@ -43,6 +46,9 @@ func (m *inoMap) get(dev, ino uint64) uint64 {
 	m.mu.RUnlock()
 	if !ok {
 		fsn = m.addDev(dev)
+	}
+	if isHandleIno(ino) {
+		return inoHandle | (ino+fsn*inoMix)&^inoHandle
 	}
 	if ino>>inoFSShift == 0 && fsn < 1<<15 {
 		return fsn<<inoFSShift | ino

@@ -150,3 +150,22 @@ func TestInoOverFileSystems(t *testing.T) {
 	m = m.remount(nil)
 	check()
 }
+
+// TestInoMapHandles: numbers made of file handles are apart from all others,
+// and from equal ones of another file system.
+func TestInoMapHandles(t *testing.T) {
+	m := newInoMap()
+	m.get(1, 1)
+	m.get(2, 1)
+	a := uint64(inoHandle | 5)
+	if got := m.get(1, a); got != a {
+		t.Errorf("%#x of the first device is shown as %#x", a, got)
+	}
+	b := m.get(2, a)
+	if b == a || b&inoHandle != inoHandle || b != m.get(2, a) {
+		t.Errorf("%#x of the second device is shown as %#x, then %#x", a, b, m.get(2, a))
+	}
+	if n := m.get(2, 1<<60); n&inoHandle != inoExtra {
+		t.Errorf("a number that does not fit is shown as %#x", n)
+	}
+}

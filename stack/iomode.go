@@ -262,11 +262,7 @@ func (fs *FS) openBackingLocked(n *node, d *decision) error {
 		n.io.fromTag, n.io.fromSize = d.tag, d.plan.size
 		return nil
 	}
-	r, err := fs.dataRefLocked(n)
-	if n.up && n.bytesLow() {
-		n.low, err = n.part.lower()
-		r = n.low.ref(true)
-	}
+	r, err := fs.backingRefLocked(n)
 	if err != nil {
 		return err
 	}
@@ -276,6 +272,20 @@ func (fs *FS) openBackingLocked(n *node, d *decision) error {
 	}
 	defer unix.Close(fd)
 	return fs.registerLocked(n, fd, Self)
+}
+
+// backingRefLocked is the node's own file that is passed through.
+// Precondition: n.mu is held for writing.
+func (fs *FS) backingRefLocked(n *node) (ref, error) {
+	if !n.up || !n.bytesLow() {
+		return fs.dataRefLocked(n)
+	}
+	low, err := n.part.lower()
+	if err != nil {
+		return ref{}, err
+	}
+	n.low = low
+	return low.ref(true), nil
 }
 
 // registerLocked registers an open descriptor.
@@ -334,10 +344,11 @@ func (n *node) noteReleaseLocked(flags uint32) {
 }
 
 // admitLocked lets one more open in and fills the answer: errRetry if it must
-// not join those that live, and the node was retired.
+// not join those that live, and the node was retired. Of the flags it looks at
+// whether they are for writing, and at O_DIRECT.
 // Precondition: n.mu is held for writing.
-func (fs *FS) admitLocked(n *node, write bool, who Caller, out *fuse.OpenOut) error {
-	io := n.ioLocked()
+func (fs *FS) admitLocked(n *node, flags uint32, who Caller, out *fuse.OpenOut) error {
+	io, write := n.ioLocked(), writes(flags)
 	if err := fs.examineLocked(n); err != nil {
 		return err
 	}
@@ -358,6 +369,11 @@ func (fs *FS) admitLocked(n *node, write bool, who Caller, out *fuse.OpenOut) er
 		return err
 	}
 	if io.mode == modePassthrough {
+		if flags&unix.O_DIRECT != 0 {
+			if err := fs.mayDirectLocked(n, &d); err != nil {
+				return err
+			}
+		}
 		io.rule = d.rule
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 		out.BackingID = io.id

@@ -34,6 +34,7 @@ import (
 //	| 1 byte  | 4, big endian | 8, big endian | 8, big endian | all the rest  | rest; from the |
 //	| = 1 - 3 | 1 = topmost   |               |               | 4, big endian | lower root     |
 //	+---------+---------------+---------------+---------------+---------------+----------------+
+//	inode number: or the hash that stands for it, see originof.go
 //	version 1: a whole file, or no regular one; limit, sum and path are not there
 //	version 2: a partial file (partial.go) that was never cut: if it is shorter
 //	           than its limit, the file system has lost its size in a power cut.

@@ -20,9 +20,9 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return fuse.Status(syscall.ESTALE)
 	}
 	trunc := in.Flags&unix.O_TRUNC != 0
-	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY || trunc
+	write := writes(in.Flags)
 	if n.succ.Load() != nil {
-		return fs.openRetired(n, write, callerOf(&in.InHeader), out)
+		return fs.openRetired(n, in.Flags, callerOf(&in.InHeader), out)
 	}
 	if err := fs.stillShown(n, callerOf(&in.InHeader)); err != nil {
 		return fs.status(err)
@@ -32,6 +32,10 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	}
 	if write {
 		if _, err := fs.forWrite(n, trunc); err != nil {
+			return fs.status(err)
+		}
+	} else if in.Flags&unix.O_DIRECT != 0 {
+		if err := fs.bytesForDirect(n); err != nil {
 			return fs.status(err)
 		}
 	}
@@ -50,7 +54,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 			return fs.status(err)
 		}
 	}
-	if err := fs.admitLocked(n, write, callerOf(&in.InHeader), out); err != nil {
+	if err := fs.admitLocked(n, in.Flags, callerOf(&in.InHeader), out); err != nil {
 		return fs.status(err)
 	}
 	n.noteOpenLocked(in.Flags)
@@ -58,6 +62,11 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		fs.notifyAttr(n.id) // what the kernel keeps from before
 	}
 	return fuse.OK
+}
+
+// writes tells whether an open with these flags may change the file.
+func writes(flags uint32) bool {
+	return flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
 }
 
 // mayOpen asks the policy about an open for writing before anything is copied
@@ -118,7 +127,7 @@ const staleWindow = time.Second
 // kernel, told ESTALE, looks up again and comes to the successor. Who comes
 // back to the same node holds it by descriptor (/proc/self/fd) and gets, for
 // reading, what that descriptor shows.
-func (fs *FS) openRetired(n *node, write bool, who Caller, out *fuse.OpenOut) fuse.Status {
+func (fs *FS) openRetired(n *node, flags uint32, who Caller, out *fuse.OpenOut) fuse.Status {
 	ruled, err := fs.isRuled(n.current())
 	if err != nil {
 		return fs.status(err)
@@ -126,8 +135,8 @@ func (fs *FS) openRetired(n *node, write bool, who Caller, out *fuse.OpenOut) fu
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	io := n.ioLocked()
-	if !write && !ruled && n.overtaken && io.stalePid == who.PID && time.Since(io.staleTime) < staleWindow && n.lowerLive() {
-		return fs.status(fs.admitLocked(n, false, who, out))
+	if !writes(flags) && !ruled && n.overtaken && io.stalePid == who.PID && time.Since(io.staleTime) < staleWindow && n.lowerLive() {
+		return fs.status(fs.admitLocked(n, flags, who, out))
 	}
 	io.stalePid, io.staleTime = who.PID, time.Now()
 	fs.count.stale.Add(1)

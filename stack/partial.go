@@ -180,7 +180,14 @@ func (q *partial) find() (low lowerFile, err error) {
 		return low, err
 	}
 	for _, v := range all {
-		if v.layer != int(q.origin.Layer) || v.st.Ino != q.origin.Ino || v.typ != unix.S_IFREG {
+		if v.layer != int(q.origin.Layer) || v.typ != unix.S_IFREG {
+			continue
+		}
+		o, err := q.fs.originOf(v.file.d, v.file.name, &v.st)
+		if err != nil {
+			return low, err
+		}
+		if o != q.origin {
 			continue
 		}
 		low = v.file

@@ -90,5 +90,9 @@ func (fs *FS) recountName(n *node, name string) error {
 	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 {
 		return err
 	}
-	return fs.countHidden(n, name, originOf(h))
+	o, err := h.originOf(fs)
+	if err != nil {
+		return err
+	}
+	return fs.countHidden(n, name, o)
 }
