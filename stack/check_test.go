@@ -532,6 +532,10 @@ func TestCheckFirstMounts(t *testing.T) {
 	m := mountConfig(t, Config{Upper: cfg.Upper, Work: cfg.Work, Lowers: cfg.Lowers, Mountpoint: t.TempDir()})
 	m.unmount()
 	wantFindings(t, "mounted", m.check())
+	var e *Error
+	if r, err := Check(Config{Upper: cfg.Work, Work: cfg.Upper, Lowers: cfg.Lowers}); !errors.As(err, &e) || e.Kind != KindUsage {
+		t.Errorf("upper and work are taken for each other: %v %+v", err, r)
+	}
 	must(t, unix.Removexattr(cfg.Upper, xattrPair))
 	wantFindings(t, "cut off", m.check(), "first-mount")
 	for what, c := range map[string]Config{
