@@ -305,7 +305,7 @@ func TestCheckNamesDamage(t *testing.T) {
 }
 
 // elsewhere are kinds that other tests make.
-var elsewhere = map[string]bool{"live": true, "tmp": true, "first-mount": true, "never-mounted": true, "read-only": true, "metacopy": true, "unreadable": true}
+var elsewhere = map[string]bool{"live": true, "tmp": true, "first-mount": true, "never-mounted": true, "read-only": true, "metacopy": true, "unreadable": true, "volatile": true}
 
 func flipMark(path string, change func(*dirMark)) func(t testing.TB, m *mounted) {
 	return func(t testing.TB, m *mounted) {
