@@ -140,9 +140,14 @@ func TestCopyUpNoSpacePartial(t *testing.T) {
 	}))
 	clear(want[1_000_000 : 1_000_000+full])
 	wantFile(t, u.path("d/big"), string(want))
+	out, err := plyfs("complete", u.mp)
+	if exitCodeOf(err) != 1 || !strings.Contains(out, "/d/big: no space left on device; make space") {
+		t.Errorf("plyfs complete of what does not fit: %v %q", err, out)
+	}
+	wantFile(t, u.path("d/big"), string(want))
 	must(t, os.Remove(u.path("d/big")))
 	// The space is there once the kernel has forgotten the file.
-	err := os.WriteFile(u.path("d/other"), make([]byte, 1_000_000), 0o644)
+	err = os.WriteFile(u.path("d/other"), make([]byte, 1_000_000), 0o644)
 	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, unix.ENOSPC) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		err = os.WriteFile(u.path("d/other"), make([]byte, 1_000_000), 0o644)
 	}

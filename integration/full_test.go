@@ -270,3 +270,22 @@ func TestFullRemove(t *testing.T) {
 		})
 	}
 }
+
+// TestFullMountCOW: where not even an attribute that stays as it is can be
+// written, a mount comes about all the same, and what fills the disk can be
+// removed through it.
+func TestFullMountCOW(t *testing.T) {
+	requirePlyfs(t, "a journal")
+	s := smallFS{name: "btrfs of mixed blocks", fstype: "btrfs", size: 64, mkfs: []string{"-M"}}
+	dir := s.make(t)
+	u := newMount(t, mountOpts{lowers: [][]string{{"f=lower", "gone=lower"}}, upperDir: dir})
+	must(t, os.Remove(u.path("gone")))
+	s.fill(t, u.path("filler"))
+	for _, again := range []func(){u.remount, func() { u.kill9(); u.mount() }} {
+		again()
+		wantNames(t, u.mp, "f", "filler")
+	}
+	must(t, os.RemoveAll(u.path("filler")))
+	u.unmount()
+	runCheck(t, exitClean, u.layersOf()...)
+}

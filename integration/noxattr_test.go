@@ -6,6 +6,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,4 +96,34 @@ func TestNoXattrsElsewhere(t *testing.T) {
 	u := prepare(t, mountOpts{dir: mp, lowers: [][]string{{"f=1"}}})
 	must(t, os.Chtimes(u.work, time.Time{}, time.Now()))
 	u.wantRefused("another process or machine numbers its inodes")
+}
+
+// TestNoXattrsCheck: a check finds nothing before the first mount, on a mount
+// whose upper held files, and after it; and names the store when that is gone,
+// for which a mount is refused that leaves no other one behind.
+func TestNoXattrsCheck(t *testing.T) {
+	requirePlyfs(t, "a check")
+	dir := newFS(t, "ramfs", 0)
+	low := makeTree(t, filepath.Join(tempDir(t), "low"), []string{"d/a=lower", "gone=lower"})
+	u := prepare(t, mountOpts{dir: dir, lowerDirs: []string{low}})
+	makeTree(t, u.upper, []string{"own=upper"})
+	if kinds := runCheck(t, exitClean, u.layersOf()...).kinds("note"); !slices.Equal(kinds, []string{"never-mounted"}) {
+		t.Errorf("before the first mount: %q", kinds)
+	}
+	u.mount()
+	must(t, os.Rename(u.path("d"), u.path("moved")))
+	must(t, os.Remove(u.path("gone")))
+	runCheck(t, exitClean, u.mp)
+	u.unmount()
+	runCheck(t, exitClean, u.layersOf()...)
+	store := filepath.Join(u.work, "plyfs", "attrs")
+	must(t, os.Rename(store, filepath.Join(dir, "saved")))
+	if kinds := runCheck(t, exitViolation, u.layersOf()...).kinds("violation"); !slices.Equal(kinds, []string{"pair"}) {
+		t.Errorf("without the store: %q", kinds)
+	}
+	u.wantRefused("used with another workdir")
+	must(t, os.Rename(filepath.Join(dir, "saved"), store))
+	runCheck(t, exitClean, u.layersOf()...)
+	u.mount()
+	wantNames(t, u.mp, "moved", "own")
 }

@@ -304,6 +304,36 @@ func TestPartialCompleteAll(t *testing.T) {
 	}
 }
 
+// TestPartialStatusAfterMount: a mount knows the partial files that an earlier one
+// left, before anybody looks at them, also if it completes none by itself.
+func TestPartialStatusAfterMount(t *testing.T) {
+	for _, rate := range []string{"complete_rate=0", "complete_rate=1K"} {
+		t.Run(rate, func(t *testing.T) {
+			const size = 3 << 20
+			lower := []string{fmt.Sprintf("d/e/f1=#%d", size), fmt.Sprintf("d/e/f2=#%d", size), fmt.Sprintf("g=#%d", size)}
+			u := newMount(t, mountOpts{lowers: [][]string{lower}, upperDir: newFS(t, "ext4", 64), options: []string{"copyup=partial", rate}})
+			files := []string{"d/e/f1", "d/e/f2", "g"}
+			for _, f := range files {
+				u.writeAt(f, 5, "changed")
+			}
+			before := u.partialStatus()
+			for range 2 {
+				u.remount()
+				waitFor(t, "the partial files are known", 10*time.Second, func() bool { return u.partialStatus().Files == len(files) })
+				if p := u.partialStatus(); rate == "complete_rate=0" && p.BytesLeft != before.BytesLeft {
+					t.Errorf("%d bytes are left after the mount, %d before", p.BytesLeft, before.BytesLeft)
+				}
+				must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0))
+			}
+			must(t, os.Remove(u.path("g")))
+			u.complete()
+			if p := u.partialStatus(); p.Files != 0 || p.BytesLeft != 0 {
+				t.Errorf("when all are whole or removed: %+v", p)
+			}
+		})
+	}
+}
+
 // TestPartialBackground: without being asked plyfs completes files, at the rate
 // that the options name.
 func TestPartialBackground(t *testing.T) {

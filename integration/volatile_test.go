@@ -6,6 +6,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +53,13 @@ func TestVolatile(t *testing.T) {
 		}
 		must(t, os.WriteFile(u.path("f"), []byte("changed"), 0o644))
 		must(t, os.Remove(u.path("gone")))
+		if kinds := runCheck(t, exitClean, u.mp).kinds("note"); !slices.Equal(kinds, []string{"volatile"}) {
+			t.Errorf("a check of the mount notes %q", kinds)
+		}
 		u.unmount()
+		if kinds := runCheck(t, exitClean, u.layersOf()...).kinds("note"); !slices.Equal(kinds, []string{"volatile"}) {
+			t.Errorf("a check notes %q", kinds)
+		}
 
 		u.wantRefused("the machine has run on since")
 		u.wantRefused("the machine has run on since", "volatile")

@@ -90,6 +90,8 @@ func WantsAttrStore(dir *Dir, caps Caps) (why string, err error) {
 		return "", nil
 	case isRemote(st.Type):
 		return "it has no xattrs, and another process or machine numbers its inodes", nil
+	case st.Type == unix.MSDOS_SUPER_MAGIC, st.Type == unix.EXFAT_SUPER_MAGIC: // iunique(), fs/fat/inode.c:fat_build_inode
+		return "it has no xattrs, and numbers its inodes anew at each mount", nil
 	case !caps.FileHandles:
 		return "it has neither xattrs nor file handles", nil
 	}

@@ -87,7 +87,10 @@ const pairPrefix = ".plyfs.pair-"
 // upperPair is upper's half of the pair, nil if it is not marked.
 func (fs *FS) upperPair() (id []byte, err error) {
 	if fs.attrs == nil {
-		return readPair(fs.upper.Root())
+		if id, err := readPair(fs.upper.Root()); err != syscall.EOPNOTSUPP {
+			return id, err
+		}
+		// A check of an upper whose store is not there.
 	}
 	names, err := fs.pairNames()
 	for _, name := range names {

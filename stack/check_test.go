@@ -305,7 +305,7 @@ func TestCheckNamesDamage(t *testing.T) {
 }
 
 // elsewhere are kinds that other tests make.
-var elsewhere = map[string]bool{"live": true, "tmp": true, "first-mount": true, "never-mounted": true, "read-only": true, "metacopy": true, "unreadable": true}
+var elsewhere = map[string]bool{"live": true, "tmp": true, "first-mount": true, "never-mounted": true, "read-only": true, "metacopy": true, "unreadable": true, "volatile": true}
 
 func flipMark(path string, change func(*dirMark)) func(t testing.TB, m *mounted) {
 	return func(t testing.TB, m *mounted) {
@@ -532,6 +532,10 @@ func TestCheckFirstMounts(t *testing.T) {
 	m := mountConfig(t, Config{Upper: cfg.Upper, Work: cfg.Work, Lowers: cfg.Lowers, Mountpoint: t.TempDir()})
 	m.unmount()
 	wantFindings(t, "mounted", m.check())
+	var e *Error
+	if r, err := Check(Config{Upper: cfg.Work, Work: cfg.Upper, Lowers: cfg.Lowers}); !errors.As(err, &e) || e.Kind != KindUsage {
+		t.Errorf("upper and work are taken for each other: %v %+v", err, r)
+	}
 	must(t, unix.Removexattr(cfg.Upper, xattrPair))
 	wantFindings(t, "cut off", m.check(), "first-mount")
 	for what, c := range map[string]Config{
@@ -579,8 +583,14 @@ func TestCheckForeignUpper(t *testing.T) {
 	must(t, unix.Setxattr(cfg.Upper+"/moved", "trusted.overlay.redirect", []byte("/b"), 0))
 	mkdir(t, cfg.Upper+"/a")
 	setMarkAt(t, cfg.Upper+"/a", dirMark{id: 1 << 60}) // of another journal
+	must(t, os.WriteFile(cfg.Upper+"/own", []byte("own"), 0o644))
+	must(t, os.WriteFile(cfg.Upper+"/a/empty", nil, 0o644))
 	m := mountConfig(t, cfg)
-	wantNames(t, m.mnt, "a", "b", "moved")
+	wantNames(t, m.mnt, "a", "b", "moved", "own")
+	must(t, os.WriteFile(m.path("new"), []byte("new"), 0o644))
+	r, err := m.FS.Check()
+	must(t, err)
+	wantClean(t, "foreign, mounted", r)
 	m.unmount()
 	wantClean(t, "foreign", m.check())
 	must(t, os.WriteFile(m.upper+"/meta", nil, 0o644))

@@ -68,6 +68,7 @@ var checkKinds = map[string]CheckKind{
 	"partial-none":   {Severity: Note, Says: "WORK/plyfs/partial is there without need"},
 	"attr-unknown":   {Severity: Note, Says: "a private xattr that this plyfs does not write here"},
 	"index-unknown":  {Severity: Note, Says: "a name in the index that plyfs does not give"},
+	"volatile":       {Severity: Note, Says: "a volatile mount was or is here: the next one is refused"},
 	"work-unknown":   {Severity: Note, Says: "a name in WORK/plyfs that plyfs does not give"},
 	"read-only":      {Severity: Note, Says: "a read-only mount has nothing to prove"},
 }

@@ -182,6 +182,9 @@ func (c *checker) withoutJournal() error {
 		return &Error{Kind: KindIO, Path: c.fs.cfg.Upper, Msg: "cannot be read", Err: err}
 	}
 	if up == nil {
+		if id, err := readPair(c.fs.workLayer.Root()); err == nil && id != nil {
+			return &Error{Kind: KindUsage, Path: c.fs.cfg.Work, Msg: "given as workdir, but it was mounted as upperdir", Mend: "give UPPERDIR first, then WORKDIR, then the lower directories"}
+		}
 		c.add(Finding{Severity: Note, Kind: "never-mounted", Path: c.fs.cfg.Work, What: "there is no journal, and upper belongs to none: these directories were never mounted together"})
 		return nil
 	}
@@ -239,7 +242,9 @@ func (c *checker) checkPair() bool {
 	up, err := c.fs.upperPair()
 	var wk []byte
 	if err == nil {
-		wk, err = readPair(c.fs.work)
+		if wk, err = readPair(c.fs.work); err == syscall.EOPNOTSUPP { // the store is not there
+			wk, err = nil, nil
+		}
 	}
 	bad := func(what string) bool {
 		c.add(Finding{Severity: Violation, Kind: "pair", Path: c.fs.cfg.Work, What: what,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"syscall"
 
 	"github.com/plyfs/plyfs/layers"
 	"golang.org/x/sys/unix"
@@ -128,7 +127,10 @@ func (c *checker) checkMetacopy(up *layers.Dir, name, path string) {
 		}
 		return
 	}
-	if toErrno(noMetacopy(up, name, st)) == syscall.EIO {
+	switch is, err := isMetacopy(up, name, st); {
+	case err != nil:
+		c.unreadable(path, err)
+	case is:
 		c.add(Finding{Severity: Violation, Kind: "metacopy", Path: path, What: "it is a metacopy of kernel overlayfs: its data is in a lower layer",
 			Loses: "the file: looking it up is EIO", Mend: "mount with kernel overlayfs and metacopy=off, and write to it there"})
 	}

@@ -59,6 +59,9 @@ func (c *checker) workEntry(name string) {
 	case name == journal.Files()[1] && !c.live:
 		c.add(Finding{Severity: Note, Kind: "tmp", Path: path, What: "the writing of a new journal was cut off: this is nothing that is needed",
 			fix: func(r *repairer) error { return r.fs.work.Unlink(name) }})
+	case name == volatileMark:
+		c.add(Finding{Severity: Note, Kind: "volatile", Path: path, What: "a volatile mount syncs nothing: after a power cut since it began, files may have lost data, which is not looked for; the next mount is refused",
+			Mend: "if the machine has run on, mount with -o after_volatile=keep; else use new directories"})
 	case slices.Contains(append(journal.Files(), liveMark, partialMark, attrsName, "tmp", "index"), name):
 	case strings.HasPrefix(name, backupPrefix):
 	default:

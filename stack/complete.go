@@ -217,8 +217,11 @@ func (fs *FS) completeAll(list []*node, report func(CompletionProgress) error) e
 			last = time.Now()
 			return report(p)
 		})
-		if errors.Is(err, errStopped) || isFull(err) {
+		if errors.Is(err, errStopped) {
 			return err
+		}
+		if isFull(err) {
+			return fmt.Errorf("%s: %w; make space on the file system of upperdir, and complete again: what was copied stays", fs.pathOf(n), err)
 		}
 		base += left[i]
 		p.BytesDone = base
@@ -238,7 +241,7 @@ func (fs *FS) completeAll(list []*node, report func(CompletionProgress) error) e
 const reportEvery = 100 * time.Millisecond
 
 // errStopped is the answer of a pace to end a completion.
-var errStopped = errors.New("stopped")
+var errStopped = errors.New("stopped by an unmount; what was copied stays")
 
 // pathOf is a path of a node in the mount, for messages.
 func (fs *FS) pathOf(n *node) string {

@@ -47,10 +47,11 @@ const (
 
 var errSpare = errors.New("less than a tenth of upper's file system is free")
 
-// queueCompletion queues a file. Precondition: n.mu is held.
+// queueCompletion queues a file, also where nothing is completed in the
+// background: what is queued is known to status. Precondition: n.mu is held.
 func (fs *FS) queueCompletion(n *node) {
 	q := n.partial()
-	if fs.cfg.CompleteRate < 0 || q == nil {
+	if q == nil {
 		return
 	}
 	q.mu.Lock()
@@ -138,6 +139,9 @@ func (c *completer) setWaiting(why string) {
 
 // runCompleter runs until the mount ends.
 func (fs *FS) runCompleter() {
+	if fs.cfg.CompleteRate < 0 {
+		return
+	}
 	for {
 		x, wait, ok := fs.completer.next()
 		if !ok {

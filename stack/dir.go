@@ -361,15 +361,22 @@ func (fs *FS) resolveUpper(p *node, name string) (*found, error) {
 // noMetacopy refuses a file of a foreign upper whose data kernel overlayfs
 // left in a lower layer: served from upper it would read as zeros.
 func noMetacopy(up *layers.Dir, name string, st *unix.Stat_t) error {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 || st.Blocks > xattrBlocks {
-		return nil
-	}
-	m, err := up.FileMarks(name)
-	if err == nil && m.Metacopy {
+	is, err := isMetacopy(up, name, st)
+	if is {
 		err = fmt.Errorf("%s/%s: a metacopy of kernel overlayfs in upperdir; copy it up there first (mount with metacopy=off and write to it): %w",
 			up.Path(), name, syscall.EIO)
 	}
 	return err
+}
+
+// isMetacopy tells whether a file of a foreign upper is a metacopy of kernel
+// overlayfs.
+func isMetacopy(up *layers.Dir, name string, st *unix.Stat_t) (bool, error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 || st.Blocks > xattrBlocks {
+		return false, nil
+	}
+	m, err := up.FileMarks(name)
+	return m.Metacopy, err
 }
 
 // resolveUpperDir finds what an upper directory merges with.

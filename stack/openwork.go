@@ -124,15 +124,29 @@ func (fs *FS) choosePartial() error {
 }
 
 // ownDir takes from a directory in work what new entries would inherit: a
-// default ACL, a set-group-ID bit (super.c:ovl_workdir_create).
+// default ACL, a set-group-ID bit (super.c:ovl_workdir_create). What is so
+// already is not written again, for which a full btrfs has no room.
 func ownDir(d *layers.Dir, name string) error {
 	for _, attr := range []string{xattrDefaultACL, xattrAccessACL} {
-		if err := d.Removexattr(name, attr); err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
+		_, err := d.Getxattr(name, attr, nil)
+		if err == nil {
+			err = d.Removexattr(name, attr)
+		}
+		if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
 			return err
 		}
 	}
-	if err := d.Chown(name, unix.Getuid(), unix.Getgid()); err != nil {
+	var st unix.Stat_t
+	if err := d.Stat(name, &st); err != nil {
 		return err
+	}
+	if uid, gid := unix.Getuid(), unix.Getgid(); int(st.Uid) != uid || int(st.Gid) != gid {
+		if err := d.Chown(name, uid, gid); err != nil {
+			return err
+		}
+	}
+	if st.Mode&0o7777 == 0o700 {
+		return nil
 	}
 	return d.Chmod(name, 0o700)
 }

@@ -390,6 +390,13 @@ func (q *partial) goneLocked() {
 	if q.counted {
 		q.fs.completer.marks.Add(-1)
 	}
+	if !q.queued {
+		return
+	}
+	if n := q.fs.completer.remove(q); n != nil {
+		q.queued = false
+		q.fs.unrefLater(n)
+	}
 }
 
 // examine finds out how much of a file that was found in upper is there.

@@ -17,12 +17,21 @@ type madeDir struct {
 }
 
 // unmake removes what a mount that did not come about made in the work
-// directory: all of it, or, if an earlier mount had made the directory,
-// nothing. Precondition: the journal is closed.
+// directory: all of it, or, if an earlier mount had made the directory, the
+// empty directories that were missing. Precondition: the journal is closed.
 func (fs *FS) unmake() {
-	if len(fs.made) == 0 || fs.made[0].name != "plyfs" {
-		return
+	if len(fs.made) > 0 && fs.made[0].name == "plyfs" {
+		fs.unmakeFiles()
 	}
+	for i := len(fs.made) - 1; i >= 0; i-- {
+		_ = fs.made[i].d.Rmdir(fs.made[i].name)
+		fs.at(cutUnmadeDir)
+	}
+	fs.made = nil
+}
+
+// unmakeFiles removes all but directories.
+func (fs *FS) unmakeFiles() {
 	if fs.tmp != nil {
 		_ = fs.tmp.Unlink(sharedWhiteout)
 		fs.at(cutUnmadeWhiteout)
@@ -35,11 +44,6 @@ func (fs *FS) unmake() {
 		fs.at(cutUnmadeLive)
 		_ = fs.clearAttrStore()
 	}
-	for i := len(fs.made) - 1; i >= 0; i-- {
-		_ = fs.made[i].d.Rmdir(fs.made[i].name)
-		fs.at(cutUnmadeDir)
-	}
-	fs.made = nil
 }
 
 // unpair takes upper's pair mark back. It goes before the journal, for a marked

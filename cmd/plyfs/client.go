@@ -27,7 +27,7 @@ func dial(m mount) (*net.UnixConn, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fail(exitEnvironment, "%s: only root may ask the daemon; run plyfs as root", m.Mountpoint)
 	case isDead(probe(m.Mountpoint)):
-		return nil, fail(exitFailure, "%s: the daemon is dead; plyfs umount %s, then mount again", m.Mountpoint, m.Mountpoint)
+		return nil, fail(exitFailure, "%s: the daemon is dead; mount again by the same command, or plyfs umount %s", m.Mountpoint, m.Mountpoint)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return nil, fail(exitFailure, "%s: the daemon has no control socket in %s; was it started in another container?", m.Mountpoint, runDir)
 	}

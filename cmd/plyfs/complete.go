@@ -5,6 +5,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -109,7 +110,9 @@ func askComplete(p place, show progressShower) (last stack.CompletionProgress, e
 	dec := json.NewDecoder(conn)
 	for {
 		var a answer
-		if err := dec.Decode(&a); err != nil {
+		if err := dec.Decode(&a); errors.Is(err, io.EOF) {
+			return last, fail(exitFailure, "%s: the daemon has ended meanwhile; mount again, and complete again: what was copied stays", p.Mountpoint)
+		} else if err != nil {
 			return last, fail(exitFailure, "%s: the daemon's answer cannot be read: %w", p.Mountpoint, err)
 		}
 		switch {

@@ -55,7 +55,10 @@ func rewrite(dir string, loose bool) (before, after int64, err error) {
 	if before, err = fileSize(path); err != nil {
 		return 0, 0, err
 	}
-	all, _, err := readRecords(path, loose)
+	all, v, err := readRecords(path, loose)
+	if err == nil {
+		_, _, err = replay(v.state, logs)
+	}
 	if err != nil {
 		return before, before, err
 	}

@@ -138,6 +138,51 @@ func TestCompactRefusesDamage(t *testing.T) {
 	}
 }
 
+// A journal that is refused is not written anew, for what is wrong with it would
+// no longer be seen.
+func TestCompactRefusesDamagedLogs(t *testing.T) {
+	for _, damage := range []string{"empty", "random"} {
+		dir := filepath.Join(t.TempDir(), "plyfs")
+		j, err := Open(dir, testMeta(), Options{FoldInterval: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := j.NewDirID()
+		err = errors.Join(err, j.Apply(Cover(id, "in the log")), j.Sync(), j.release())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{logName, altName} {
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if damage == "empty" {
+				b = nil
+			}
+			for i := range b {
+				b[i] ^= 0x5a
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before, err := os.ReadFile(dbPath(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenReadOnly(dir); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("%s logs: opening says %v", damage, err)
+		}
+		if _, _, err := Compact(dir); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s logs: %v", damage, err)
+		}
+		if after, _ := os.ReadFile(dbPath(dir)); !bytes.Equal(after, before) {
+			t.Errorf("%s logs: the database was changed", damage)
+		}
+	}
+}
+
 // A file that is not cut at a page can be written anew: no record hangs on that.
 func TestRebuild(t *testing.T) {
 	dir := manyRecords(t, 100)
