@@ -82,6 +82,25 @@ func TestNoXattrsPair(t *testing.T) {
 	u.wantRefused("do not belong together")
 }
 
+// TestNoXattrsDamaged: a record that cannot be read is said, with the mend.
+func TestNoXattrsDamaged(t *testing.T) {
+	u := newNoXattrs(t, "f=lower")
+	must(t, os.Mkdir(u.path("d"), 0o755))
+	u.unmount()
+	store := filepath.Join(u.work, "plyfs", "attrs")
+	records, err := os.ReadDir(store)
+	if err != nil || len(records) == 0 {
+		t.Fatalf("no records: %v", err)
+	}
+	for _, r := range records {
+		must(t, os.WriteFile(filepath.Join(store, r.Name()), nil, 0o600))
+	}
+	u.wantRefused("restore the work directory from a copy")
+	if out, err := plyfs(append([]string{"check"}, u.layersOf()...)...); err == nil || strings.Contains(out, "clean") {
+		t.Errorf("check: %v, %s", err, out)
+	}
+}
+
 // TestNoXattrsElsewhere: where another process says which inode is which, an
 // upper without xattrs is refused in words.
 func TestNoXattrsElsewhere(t *testing.T) {

@@ -20,7 +20,8 @@ const PrivateAttrs = "trusted.plyfs."
 // some, named after the inode's file handle (attrrecord.go), which lasts as long
 // as the inode and is never given to another one.
 //
-// Each change is durable when it returns. So a new entry that is marked before
+// What is set is durable when the call returns; what is removed is so with the
+// next sync. So a new entry that is marked before
 // it is renamed into place is never found without its mark after a power cut,
 // which is what an xattr would promise; a mark whose inode did not last is left
 // over, and no other inode takes it.

@@ -20,7 +20,7 @@ import (
 //   - copy-ups are whole and synced: a partial file is marked through its
 //     descriptor, step by step with its data (partial.go);
 //   - upper's half of the pair (pair.go) is the name of a whiteout;
-//   - a mark is written durably, where an xattr would wait for the next sync.
+//   - a mark is durable once it is written, where an xattr would wait for the next sync.
 //
 // Kernel overlayfs keeps no such store: there renaming a lower directory is EXDEV,
 // and making one over a removed one EIO (dir.c:ovl_set_opaque_xerr).

@@ -6,6 +6,7 @@ package stack
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"syscall"
 
 	"github.com/plyfs/plyfs/layers"
@@ -32,11 +33,11 @@ type pairState struct {
 func (fs *FS) checkPair() (p pairState, err error) {
 	up, err := fs.upperPair()
 	if err != nil {
-		return p, &Error{Kind: KindIO, Path: fs.cfg.Upper, Msg: "cannot be read", Err: err}
+		return p, pairUnreadable(fs.cfg.Upper, err)
 	}
 	wk, err := readPair(fs.work)
 	if err != nil {
-		return p, &Error{Kind: KindIO, Path: fs.cfg.Work, Msg: "cannot be read", Err: err}
+		return p, pairUnreadable(fs.cfg.Work, err)
 	}
 	switch {
 	case up == nil && wk == nil:
@@ -53,6 +54,15 @@ func (fs *FS) checkPair() (p pairState, err error) {
 		return p, fs.journalThere()
 	}
 	return p, nil
+}
+
+// pairUnreadable says that half of a pair could not be read.
+func pairUnreadable(path string, err error) error {
+	if errors.Is(err, layers.ErrAttrRecord) {
+		return &Error{Kind: KindJournal, Path: path, Msg: "what plyfs wrote about it is damaged", Err: err,
+			Mend: "restore the work directory from a copy; without one, use a new upperdir and workdir"}
+	}
+	return &Error{Kind: KindIO, Path: path, Msg: "cannot be read", Err: err}
 }
 
 // journalThere refuses a pair whose journal has been taken away.
