@@ -215,14 +215,18 @@ func (u *union) remount() {
 	u.mount()
 }
 
-// kill9 kills the daemon. The dead mount stays, as it does in life.
+// kill9 kills the daemon. The dead mount stays, as it does in life. A daemon that
+// was killed while the kernel dropped pages for it may hang there; then the
+// requests are ended as plyfs mount does it (cmd/plyfs/deaddaemon.go).
 func (u *union) kill9() {
 	u.Helper()
 	if err := unix.Kill(u.pid, unix.SIGKILL); err != nil {
 		u.Fatalf("kill: %v", err)
 	}
-	for alive(u.pid) {
-		time.Sleep(time.Millisecond)
+	for i := 0; alive(u.pid); i++ {
+		if time.Sleep(time.Millisecond); i == 10_000 {
+			u.Logf("the daemon hangs in the kernel after its death; unmounting by force: %v", unix.Unmount(u.mp, unix.MNT_FORCE))
+		}
 	}
 	u.pid = 0
 }

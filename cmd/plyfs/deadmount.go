@@ -23,7 +23,10 @@ func clearDead(mountpoint, logFile string) error {
 		if err != nil || p.FSType != fsType || !p.isRoot() {
 			break
 		}
-		answer := probe(p.path)
+		answer, how := probe(p.path), unix.MNT_DETACH
+		if answer == errHung && p.daemonKilled() {
+			answer, how = unix.ENOTCONN, how|unix.MNT_FORCE
+		}
 		if answer == errHung {
 			return fail(exitBusy, "%s: a plyfs mount is here whose daemon does not answer; end the daemon or wait for it (plyfs umount --lazy detaches the mount)", p.path)
 		}
@@ -31,7 +34,7 @@ func clearDead(mountpoint, logFile string) error {
 			break
 		}
 		keepWorkingDir()
-		if err := unix.Unmount(topOf(p.path), unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(topOf(p.path), how); err != nil {
 			return fail(exitBusy, "%s: a dead plyfs mount is here that cannot be detached: %w", p.path, err)
 		}
 		path, found = p.path, found+1

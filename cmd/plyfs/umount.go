@@ -59,7 +59,9 @@ func (u *umounter) run(name string) error {
 	}
 	switch err := probe(p.path); {
 	case isDead(err):
-		return u.detachDead(p)
+		return u.detachDead(p, 0)
+	case errors.Is(err, errHung) && p.daemonKilled():
+		return u.detachDead(p, unix.MNT_FORCE|unix.MNT_DETACH)
 	case errors.Is(err, errHung) && !u.lazy:
 		return fail(exitFailure, "%s: the daemon does not answer; plyfs umount --lazy detaches the mount", p.path)
 	}
@@ -80,9 +82,10 @@ func (u *umounter) run(name string) error {
 	return u.await(p, pidfd, pid, others)
 }
 
-// detachDead takes a mount away that nobody serves.
-func (u *umounter) detachDead(p place) error {
-	err := unix.Unmount(topOf(p.path), 0)
+// detachDead takes a mount away that nobody serves, first with the flags of
+// umount2.
+func (u *umounter) detachDead(p place, flags int) error {
+	err := unix.Unmount(topOf(p.path), flags)
 	if errors.Is(err, unix.EBUSY) {
 		err = unix.Unmount(topOf(p.path), unix.MNT_DETACH)
 	}
