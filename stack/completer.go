@@ -277,6 +277,15 @@ func (fs *FS) unmarkPartial() error {
 	return err
 }
 
+// tellAgain has the first request that needs a lower file that is not there say
+// so once more: what is said while the mount comes about goes to the standard
+// error of plyfs mount, not to the log.
+func (q *partial) tellAgain() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.told = false
+}
+
 // findPartial looks for the partial files that earlier mounts left.
 func (fs *FS) findPartial() {
 	if !fs.partialFound {
@@ -290,6 +299,7 @@ func (fs *FS) findPartial() {
 		if err != nil {
 			fs.noteError("examining a partial file", err)
 		}
+		n.part.tellAgain()
 		return nil
 	})
 	if err == nil {
