@@ -39,7 +39,7 @@ func TestRemountHung(t *testing.T) {
 		_, err := f.ReadAt(make([]byte, 100), 3_000_000)
 		read <- err
 	}()
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(time.Second) // until the READ waits for the lower layer
 	sync := exec.Command(plyfsBin, "sync", u.mp)
 	must(t, sync.Start())
 	t.Cleanup(func() { _ = sync.Wait() })
