@@ -214,10 +214,22 @@ func (s *AttrStore) change(d *Dir, name string, do func(attrRecord) error) error
 		return s.drop(key)
 	}
 	if err := s.write(key, rec); err != nil {
+		s.doubt(key)
 		return err
 	}
 	s.have[key] = rec
 	return nil
+}
+
+// doubt forgets what is known of a record that may or may not have been written,
+// so that it is read again. Precondition: mu is held for writing.
+func (s *AttrStore) doubt(key string) {
+	var st unix.Stat_t
+	if s.dir.Stat(key, &st) == unix.ENOENT {
+		delete(s.have, key)
+		return
+	}
+	s.have[key] = nil
 }
 
 // record is the record of an inode; it must not be changed.

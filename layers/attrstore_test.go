@@ -231,6 +231,31 @@ func TestAttrStoreCutOff(t *testing.T) {
 	}
 }
 
+// A record that could not be written changes nothing, and the next one can be.
+func TestAttrStoreWriteFails(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	root, s := storeIn(t, dir)
+	write(t, root, "f", "")
+	write(t, root, "g", "")
+	must(t, root.Setxattr("f", testAttr, []byte("old"), 0))
+	must(t, os.Mkdir(dir+"/attrs/"+storeTemp, 0o700)) // no file can have that name
+	for _, name := range []string{"f", "g"} {
+		wantErr(t, root.Setxattr(name, testAttr, []byte("new"), 0), unix.EISDIR)
+	}
+	buf := make([]byte, 8)
+	if n, err := root.Getxattr("f", testAttr, buf); err != nil || string(buf[:n]) != "old" {
+		t.Errorf("%q %v", buf[:n], err)
+	}
+	_, err := root.Getxattr("g", testAttr, buf)
+	wantErr(t, err, unix.ENODATA)
+	if s.Len() != 1 {
+		t.Errorf("%d records", s.Len())
+	}
+	must(t, os.Remove(dir+"/attrs/"+storeTemp))
+	must(t, root.Setxattr("g", testAttr, []byte("new"), 0))
+}
+
 func TestAttrStoreRaces(t *testing.T) {
 	needRoot(t)
 	root, s := storeIn(t, t.TempDir())
