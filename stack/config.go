@@ -93,6 +93,11 @@ type Config struct {
 	// 0: a day, for nothing but the mount itself changes them.
 	Timeout time.Duration
 
+	// OnMount is called when the mount is in the mount table and answers nobody
+	// yet: what it sets up is there for whoever gets an answer of the mount.
+	// It must not wait for the mount.
+	OnMount func()
+
 	// Policy decides about names and files; nil: the layers' order alone. It
 	// is closed at Close, and when SetPolicy replaces it.
 	Policy Policy

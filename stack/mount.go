@@ -32,6 +32,9 @@ func (fs *FS) Mount() error {
 		return err
 	}
 	fs.mounted = true
+	if fs.cfg.OnMount != nil {
+		fs.cfg.OnMount()
+	}
 	fs.server = newServer(fs)
 	roomForThreads(int(fs.server.max))
 	fs.server.spawn()

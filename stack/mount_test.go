@@ -13,10 +13,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -444,4 +446,30 @@ func openFS(t testing.TB, cfg Config) *FS {
 		}
 	})
 	return fs
+}
+
+// TestOnMount: OnMount comes when the mount is in the mount table, and the
+// mount answers nobody before OnMount is done.
+func TestOnMount(t *testing.T) {
+	needRoot(t)
+	cfg := mountDirs(t, t.TempDir())
+	var done atomic.Bool
+	early := make(chan bool, 1)
+	cfg.OnMount = func() {
+		// (mountinfo.Mounted would ask the mount.)
+		if table, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(cfg.Mountpoint)); err != nil || len(table) != 1 {
+			t.Errorf("in the mount table: %v, %v", table, err)
+		}
+		go func() {
+			var st unix.Statfs_t
+			err := unix.Statfs(cfg.Mountpoint, &st)
+			early <- err != nil || !done.Load()
+		}()
+		time.Sleep(100 * time.Millisecond)
+		done.Store(true)
+	}
+	mountConfig(t, cfg)
+	if <-early {
+		t.Error("the mount answered before OnMount was done")
+	}
 }

@@ -20,7 +20,14 @@ const dialTimeout = 5 * time.Second
 
 // dial connects to the daemon of a mount.
 func dial(m mount) (*net.UnixConn, error) {
-	conn, err := net.DialTimeout("unix", socketPath(runDir, m.device()), dialTimeout)
+	connect := func() (net.Conn, error) {
+		return net.DialTimeout("unix", socketPath(runDir, m.device()), dialTimeout)
+	}
+	conn, err := connect()
+	if errors.Is(err, fs.ErrNotExist) && probe(m.Mountpoint) == nil {
+		// A mount that began a moment ago has its socket when it answers.
+		conn, err = connect()
+	}
 	switch {
 	case err == nil:
 		return conn.(*net.UnixConn), nil

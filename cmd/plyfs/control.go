@@ -82,30 +82,55 @@ type control struct {
 // socketPath is the control socket of the mount with a device number.
 func socketPath(dir, device string) string { return filepath.Join(dir, device+".sock") }
 
-// startControl listens for questions about the mount with a device number. A
-// socket that a dead daemon left is replaced.
-func startControl(dir, device string, fs served, policy policyServer) (*control, error) {
+// socketDir is the directory of control sockets, opened before the mount, which
+// may lie over it: a socket in the mount itself would keep the mount busy.
+type socketDir struct {
+	f    *os.File
+	path string // reaches it whatever is mounted over it
+}
+
+// openSocketDir makes the directory if need be and opens it.
+func openSocketDir(dir string) (*socketDir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	f, err := os.OpenFile(dir, unix.O_DIRECTORY, 0)
+	if err != nil {
 		return nil, err
 	}
+	if err := f.Chmod(0o700); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &socketDir{f, fmt.Sprintf("/proc/self/fd/%d", f.Fd())}, nil
+}
+
+// Close closes the directory; the sockets in it must have been closed.
+func (d *socketDir) Close() error { return d.f.Close() }
+
+// listen listens for questions about the mount with a device number; they wait
+// for control.answer. A socket that a dead daemon left is replaced.
+func (d *socketDir) listen(device string) (*control, error) {
+	dir := d.path
 	unlock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	removeStale(dir)
-	c := &control{fs: fs, policy: policy, path: socketPath(dir, device)}
+	c := &control{path: socketPath(dir, device)}
 	if c.listener, err = listenAt(c.path); err != nil {
 		return nil, err
 	}
 	if c.socket, err = os.Lstat(c.path); err != nil {
 		return nil, errors.Join(err, c.listener.Close())
 	}
-	go c.accept()
 	return c, nil
+}
+
+// answer begins to answer the questions.
+func (c *control) answer(fs served, policy policyServer) {
+	c.fs, c.policy = fs, policy
+	go c.accept()
 }
 
 // lockDir keeps other daemons from cleaning up or listening meanwhile.

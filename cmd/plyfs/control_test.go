@@ -67,9 +67,24 @@ func question(t *testing.T, path, line string) string {
 	return string(b)
 }
 
+// startControl has a fakeMount answer on a control socket.
+func startControl(t *testing.T, dir, device string) (*control, error) {
+	t.Helper()
+	d, err := openSocketDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	c, err := d.listen(device)
+	if err == nil {
+		c.answer(fakeMount{}, nil)
+	}
+	return c, err
+}
+
 func TestControl(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	c, err := startControl(dir, "0:99", fakeMount{}, nil)
+	c, err := startControl(t, dir, "0:99")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +127,12 @@ func TestControlStale(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	live, err := startControl(dir, "0:2", fakeMount{}, nil)
+	live, err := startControl(t, dir, "0:2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer live.Close()
-	again, err := startControl(dir, "0:1", fakeMount{}, nil)
+	again, err := startControl(t, dir, "0:1")
 	if err != nil {
 		t.Fatalf("the number of a dead mount cannot be used again: %v", err)
 	}
@@ -134,11 +149,11 @@ func TestControlStale(t *testing.T) {
 // mount before may close its socket when the next one has opened its own.
 func TestControlSuccessor(t *testing.T) {
 	dir := t.TempDir()
-	old, err := startControl(dir, "0:7", fakeMount{}, nil)
+	old, err := startControl(t, dir, "0:7")
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err := startControl(dir, "0:7", fakeMount{}, nil)
+	next, err := startControl(t, dir, "0:7")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +174,7 @@ func TestControlSuccessor(t *testing.T) {
 // A completion is answered by its progress, line by line, and then the end.
 func TestControlComplete(t *testing.T) {
 	dir := t.TempDir()
-	c, err := startControl(dir, "9:9", fakeMount{}, nil)
+	c, err := startControl(t, dir, "9:9")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,8 +104,12 @@ func (s *stage) reported(err error) bool {
 
 // serveDaemon is the daemon's life.
 func serveDaemon(m *mountOptions, s *stage) error {
+	log, err := openDaemonLog(m.logFile)
+	if err != nil {
+		return err
+	}
 	return serve(m, func() error {
-		if err := detach(m.logFile, m.Mountpoint); err != nil {
+		if err := detach(log, m.Mountpoint); err != nil {
 			return err
 		}
 		return s.report(report{})
@@ -114,30 +118,44 @@ func serveDaemon(m *mountOptions, s *stage) error {
 
 // serveForeground is the life of plyfs mount -f.
 func serveForeground(m *mountOptions) error {
-	return serve(m, func() error {
-		if m.logFile == "" {
+	if m.logFile == "" {
+		return serve(m, func() error {
 			logSink.redirect(foregroundHandler())
 			return nil
-		}
-		h, _, err := openLog(m.logFile)
-		if err != nil {
-			return logRefused(m.logFile, err)
-		}
-		logSink.redirect(h, slog.String("mountpoint", m.Mountpoint))
+		})
+	}
+	log, err := openDaemonLog(m.logFile)
+	if err != nil {
+		return err
+	}
+	return serve(m, func() error {
+		logSink.redirect(log.handler, slog.String("mountpoint", m.Mountpoint))
 		return nil
 	})
 }
 
+// daemonLog is where a daemon's messages go.
+type daemonLog struct {
+	handler slog.Handler
+	crash   *os.File // for what the Go runtime prints when it dies; may be nil
+}
+
+// openDaemonLog opens a log before the mount, which may lie over it: a log in
+// the mount itself would keep the mount busy for ever.
+func openDaemonLog(file string) (daemonLog, error) {
+	h, crash, err := openLog(file)
+	if err != nil {
+		return daemonLog{}, logRefused(file, err)
+	}
+	return daemonLog{h, crash}, nil
+}
+
 // detach lets go of the terminal and of the working directory. From here on
 // messages go to the log.
-func detach(logFile, mountpoint string) error {
-	h, crash, err := openLog(logFile)
-	if err != nil {
-		return logRefused(logFile, err)
-	}
-	logSink.redirect(h, slog.String("mountpoint", mountpoint))
-	if crash != nil {
-		_ = debug.SetCrashOutput(crash, debug.CrashOptions{})
+func detach(log daemonLog, mountpoint string) error {
+	logSink.redirect(log.handler, slog.String("mountpoint", mountpoint))
+	if log.crash != nil {
+		_ = debug.SetCrashOutput(log.crash, debug.CrashOptions{})
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

@@ -82,6 +82,10 @@ func (r *runServer) mount() error {
 		return err
 	}
 	defer submounts.close()
+	log, err := openDaemonLog(r.spec.LogFile)
+	if err != nil {
+		return err
+	}
 	live, err := openLayers(m)
 	if err != nil {
 		return err
@@ -93,7 +97,7 @@ func (r *runServer) mount() error {
 	if err := submounts.attach(r.spec.Base); err != nil {
 		return errors.Join(err, r.unmount(), r.live.close())
 	}
-	if err := detach(r.spec.LogFile, r.spec.Base); err != nil {
+	if err := detach(log, r.spec.Base); err != nil {
 		return errors.Join(err, r.unmount(), r.live.close())
 	}
 	return nil

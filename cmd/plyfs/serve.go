@@ -54,49 +54,63 @@ func serve(m *mountOptions, ready func() error) (err error) {
 type liveMount struct {
 	fs         *stack.FS
 	mountpoint string
-	control    *control
 	policy     *policyKeeper
+	sockets    *socketDir // nil: it cannot be had
+	control    *control   // nil: nobody listens
 }
 
 // openLayers loads the policy and opens the layers: what mount needs.
 func openLayers(m *mountOptions) (*liveMount, error) {
 	unix.Umask(0) // what callers ask for is what layers get
 	m.Logger = logger
-	policy, err := newPolicyKeeper(m)
-	if err != nil {
+	l := &liveMount{mountpoint: m.Mountpoint}
+	m.OnMount = l.listen
+	var err error
+	if l.policy, err = newPolicyKeeper(m); err != nil {
 		return nil, err
 	}
-	fs, err := stack.Open(m.Config)
-	if err != nil {
+	if l.fs, err = stack.Open(m.Config); err != nil {
 		if m.Policy != nil {
 			m.Policy.Close()
 		}
 		return nil, err
 	}
-	return &liveMount{fs: fs, mountpoint: m.Mountpoint, policy: policy}, nil
+	if l.sockets, err = openSocketDir(runDir); err != nil {
+		noControl(err)
+	}
+	return l, nil
 }
 
-// mount mounts and listens on the control socket; when it fails, the layers
+// mount mounts and answers on the control socket; when it fails, the layers
 // are closed.
 func (l *liveMount) mount() error {
 	if err := l.fs.Mount(); err != nil {
-		return errors.Join(err, l.fs.Close())
+		return errors.Join(err, l.release())
 	}
 	l.policy.serve(l.fs, l.mountpoint)
-	if err := l.listen(); err != nil {
-		logger.Warn("no control socket: plyfs status and explain will not work", "err", err)
+	if l.control != nil {
+		l.control.answer(l.fs, l.policy)
 	}
 	return nil
 }
 
-// listen opens the control socket.
-func (l *liveMount) listen() error {
-	p, err := locate(l.mountpoint, false)
-	if err != nil {
-		return err
+// listen listens on the control socket before the mount answers: who sees that
+// it does may ask about it at once.
+func (l *liveMount) listen() {
+	if l.sockets == nil {
+		return
 	}
-	l.control, err = startControl(runDir, p.device(), l.fs, l.policy)
-	return err
+	p, err := locate(l.mountpoint, false)
+	if err == nil {
+		l.control, err = l.sockets.listen(p.device())
+	}
+	if err != nil {
+		noControl(err)
+	}
+}
+
+func noControl(err error) {
+	logger.Warn("no control socket: plyfs status and explain will not work", "err", err)
 }
 
 // abandon takes the mount away before anybody has used it.
@@ -113,12 +127,21 @@ func (l *liveMount) finish() error {
 
 // close closes everything after the end of the mount.
 func (l *liveMount) close() error {
+	err := l.release()
+	if err == nil {
+		logger.Info("unmounted")
+	}
+	return err
+}
+
+// release closes the layers and the control socket.
+func (l *liveMount) release() error {
 	err := l.fs.Close()
 	if l.control != nil {
 		_ = l.control.Close()
 	}
-	if err == nil {
-		logger.Info("unmounted")
+	if l.sockets != nil {
+		_ = l.sockets.Close()
 	}
 	return err
 }
