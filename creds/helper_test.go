@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -15,6 +16,10 @@ import (
 
 // childEnv makes the test binary, run again, print what it has and end.
 const childEnv = "PLYFS_CREDS_TEST_CHILD"
+
+// The main thread cannot end: a test that changes a thread's credential would
+// leave it changed there, for all who look at the process. So tests get others.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,10 @@ var (
 	// plyfsBin is the binary under test.
 	plyfsBin string
 )
+
+// The main thread cannot end: a test that changes a thread's credential would
+// leave it changed there, for all who look at the process. So tests get others.
+func init() { runtime.LockOSThread() }
 
 // TestMain builds the binary once and runs the tests on it.
 func TestMain(m *testing.M) {

@@ -7,11 +7,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
+
+// The main thread cannot end: a test that changes a thread's credential would
+// leave it changed there, for all who look at the process. So tests get others.
+func init() { runtime.LockOSThread() }
 
 // TestMain lets the runtime open its own descriptors (epoll) before any test
 // counts descriptors.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,10 @@ import (
 // that cuts itself off. (A process that uses the mount it serves could not be
 // killed: its request waits for itself.)
 const cutChildEnv = "PLYFS_CUT_CHILD"
+
+// The main thread cannot end: a test that changes a thread's credential would
+// leave it changed there, for all who look at the process. So tests get others.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	if s := os.Getenv(cutChildEnv); s != "" {
