@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/layers"
 )
 
@@ -62,8 +64,20 @@ func (fs *FS) checkDirs() error {
 		if st, err := os.Stat(m); err != nil || !st.IsDir() {
 			return &Error{Kind: KindUsage, Path: m, Msg: "is no directory to mount over", Err: errors.Unwrap(err), Mend: "create it, or mend the path"}
 		}
+		if isProc(m) {
+			return &Error{Kind: KindUsage, Path: m, Msg: "cannot be mounted over, for plyfs itself needs /proc", Mend: "choose another mount point"}
+		}
 	}
 	return fs.checkOverlap()
+}
+
+// isProc says whether a directory is the root of a proc file system. A daemon
+// whose requests look at /proc in its own mount would wait for itself.
+func isProc(dir string) bool {
+	const rootIno = 1 // PROC_ROOT_INO
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	return unix.Statfs(dir, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC && unix.Stat(dir, &st) == nil && st.Ino == rootIno
 }
 
 // checkOverlap refuses directories that are one, or of which one would change

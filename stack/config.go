@@ -95,7 +95,9 @@ type Config struct {
 
 	// OnMount is called when the mount is in the mount table and answers nobody
 	// yet: what it sets up is there for whoever gets an answer of the mount.
-	// It must not wait for the mount.
+	// No path that it uses may lead to the mount: even an open with O_PATH can
+	// ask it (where there are audit rules, the kernel looks for capabilities of
+	// files) and would wait for ever.
 	OnMount func()
 
 	// Policy decides about names and files; nil: the layers' order alone. It

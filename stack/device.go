@@ -57,7 +57,7 @@ func (d *device) mount(cfg *Config, target string) error {
 	err := unix.Mount(source, target, "fuse.plyfs", flags, strings.Join(data, ","))
 	switch err {
 	case nil:
-		return setPropagation(target, cfg.Propagation)
+		return nil
 	case unix.EPERM, unix.EACCES:
 		return &Error{Kind: KindEnvironment, Path: target, Msg: "not permitted to mount here", Err: err, Mend: "run as root (CAP_SYS_ADMIN)"}
 	case unix.ENOENT, unix.ENOTDIR:
@@ -66,8 +66,8 @@ func (d *device) mount(cfg *Config, target string) error {
 	return &Error{Kind: KindIO, Path: target, Msg: "mount(2) failed", Err: err, Mend: "the kernel's log (dmesg) may say more"}
 }
 
-// setPropagation sets how mounts below a mount spread, and ends the mount if
-// that cannot be.
+// setPropagation sets how mounts below a mount spread. The mount is served
+// already, for the kernel may ask it (see Config.OnMount).
 func setPropagation(target string, how uintptr) error {
 	if how == 0 {
 		return nil
@@ -76,7 +76,6 @@ func setPropagation(target string, how uintptr) error {
 	if err == nil {
 		return nil
 	}
-	_ = unix.Unmount(target, unix.MNT_DETACH)
 	return &Error{Kind: KindIO, Path: target, Msg: "the propagation of the mount cannot be set", Err: err, Mend: "leave the option private, shared, slave or unbindable out"}
 }
 

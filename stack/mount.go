@@ -44,6 +44,10 @@ func (fs *FS) Mount() error {
 		_ = unix.Unmount(target, unix.MNT_DETACH)
 		return &Error{Kind: KindEnvironment, Path: target, Msg: "the kernel did not begin the FUSE conversation"}
 	}
+	if err := setPropagation(target, fs.cfg.Propagation); err != nil {
+		_ = unix.Unmount(target, unix.MNT_DETACH)
+		return err
+	}
 	fs.background(fs.notifier)
 	fs.background(fs.pageDropper)
 	fs.background(fs.policyWatcher)

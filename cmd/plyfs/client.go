@@ -24,7 +24,7 @@ func dial(m mount) (*net.UnixConn, error) {
 		return net.DialTimeout("unix", socketPath(runDir, m.device()), dialTimeout)
 	}
 	conn, err := connect()
-	if errors.Is(err, fs.ErrNotExist) && probe(m.Mountpoint) == nil {
+	if noListener(err) && probe(m.Mountpoint) == nil {
 		// A mount that began a moment ago has its socket when it answers.
 		conn, err = connect()
 	}
@@ -35,10 +35,23 @@ func dial(m mount) (*net.UnixConn, error) {
 		return nil, fail(exitEnvironment, "%s: only root may ask the daemon; run plyfs as root", m.Mountpoint)
 	case isDead(probe(m.Mountpoint)):
 		return nil, fail(exitFailure, "%s: the daemon is dead; mount again by the same command, or plyfs umount %s", m.Mountpoint, m.Mountpoint)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+	case noListener(err) && covers(m, runDir):
+		return nil, fail(exitFailure, "%s: the daemon cannot be asked: its mount lies over its control socket in %s", m.Mountpoint, runDir)
+	case noListener(err):
 		return nil, fail(exitFailure, "%s: the daemon has no control socket in %s; was it started in another container?", m.Mountpoint, runDir)
 	}
 	return nil, fail(exitFailure, "%s: the daemon does not answer: %w", m.Mountpoint, err)
+}
+
+// noListener says whether an error means that nobody listens on a socket.
+func noListener(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
+}
+
+// covers says whether a path lies on a mount.
+func covers(m mount, path string) bool {
+	p, err := locate(path, false)
+	return err == nil && p.ID == m.ID
 }
 
 // ask puts one question to the daemon of a mount.

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -75,56 +74,9 @@ type control struct {
 	fs       served
 	policy   policyServer
 	listener *net.UnixListener
-	path     string
-	socket   os.FileInfo // what was put at path
-}
-
-// socketPath is the control socket of the mount with a device number.
-func socketPath(dir, device string) string { return filepath.Join(dir, device+".sock") }
-
-// socketDir is the directory of control sockets, opened before the mount, which
-// may lie over it: a socket in the mount itself would keep the mount busy.
-type socketDir struct {
-	f    *os.File
-	path string // reaches it whatever is mounted over it
-}
-
-// openSocketDir makes the directory if need be and opens it.
-func openSocketDir(dir string) (*socketDir, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(dir, unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Chmod(0o700); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &socketDir{f, fmt.Sprintf("/proc/self/fd/%d", f.Fd())}, nil
-}
-
-// Close closes the directory; the sockets in it must have been closed.
-func (d *socketDir) Close() error { return d.f.Close() }
-
-// listen listens for questions about the mount with a device number; they wait
-// for control.answer. A socket that a dead daemon left is replaced.
-func (d *socketDir) listen(device string) (*control, error) {
-	dir := d.path
-	unlock, err := lockDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	removeStale(dir)
-	c := &control{path: socketPath(dir, device)}
-	if c.listener, err = listenAt(c.path); err != nil {
-		return nil, err
-	}
-	if c.socket, err = os.Lstat(c.path); err != nil {
-		return nil, errors.Join(err, c.listener.Close())
-	}
-	return c, nil
+	dir      *socketDir
+	name     string      // in dir
+	socket   socketInode // what was put there
 }
 
 // answer begins to answer the questions.
@@ -133,62 +85,15 @@ func (c *control) answer(fs served, policy policyServer) {
 	go c.accept()
 }
 
-// lockDir keeps other daemons from cleaning up or listening meanwhile.
-func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, os.NewSyscallError("flock", err)
-	}
-	return func() { _ = f.Close() }, nil
-}
-
-// listenAt listens on a socket that shows up under its name only when it takes
-// connections, in place of one that nobody listens on.
-func listenAt(path string) (*net.UnixListener, error) {
-	early := fmt.Sprintf("%s.%d", path, os.Getpid())
-	_ = os.Remove(early)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: early, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	if err := os.Rename(early, path); err != nil {
-		_ = os.Remove(early)
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-// removeStale removes the sockets that nobody listens on.
-func removeStale(dir string) {
-	socks, _ := filepath.Glob(filepath.Join(dir, "*.sock*"))
-	for _, s := range socks {
-		conn, err := net.DialTimeout("unix", s, time.Second)
-		if err == nil {
-			_ = conn.Close()
-		} else if errors.Is(err, unix.ECONNREFUSED) {
-			_ = os.Remove(s)
-		}
-	}
-}
-
 // Close removes the socket and ends listening. The mount has ended by then and
-// its device number may be another mount's already, with its socket at our path.
+// its device number may be another mount's already, with its socket at our name.
 func (c *control) Close() error {
-	unlock, err := lockDir(filepath.Dir(c.path))
+	unlock, err := c.dir.lock()
 	if err == nil {
 		defer unlock()
-		if st, serr := os.Lstat(c.path); serr != nil {
-			err = serr
-		} else if os.SameFile(st, c.socket) {
-			err = os.Remove(c.path)
+		var now socketInode
+		if now, err = c.dir.inode(c.name); err == nil && now == c.socket {
+			err = os.NewSyscallError("unlinkat", unix.Unlinkat(int(c.dir.f.Fd()), c.name, 0))
 		}
 	}
 	return errors.Join(err, c.listener.Close())

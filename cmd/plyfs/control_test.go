@@ -67,6 +67,9 @@ func question(t *testing.T, path, line string) string {
 	return string(b)
 }
 
+// path reaches the socket.
+func (c *control) path() string { return filepath.Join(c.dir.path(), c.name) }
+
 // startControl has a fakeMount answer on a control socket.
 func startControl(t *testing.T, dir, device string) (*control, error) {
 	t.Helper()
@@ -103,14 +106,14 @@ func TestControl(t *testing.T) {
 		`{"verb":"explain","path":"cGFuaWM="}`: ``, // "panic": the connection ends, nothing else
 		`{"verb":"pid"}`:                       `{"data":`,
 	} {
-		if got := question(t, c.path, ask+"\n"); !strings.Contains(got, want) {
+		if got := question(t, c.path(), ask+"\n"); !strings.Contains(got, want) {
 			t.Errorf("%.40s: %q, want %q", ask, got, want)
 		}
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(c.path); !os.IsNotExist(err) {
+	if _, err := os.Stat(c.path()); !os.IsNotExist(err) {
 		t.Errorf("the socket stays: %v", err)
 	}
 }
@@ -139,8 +142,8 @@ func TestControlStale(t *testing.T) {
 	defer again.Close()
 	for _, c := range []*control{live, again} {
 		var a answer
-		if err := json.Unmarshal([]byte(question(t, c.path, `{"verb":"pid"}`+"\n")), &a); err != nil || a.Error != "" {
-			t.Errorf("%s: %+v %v", c.path, a, err)
+		if err := json.Unmarshal([]byte(question(t, c.path(), `{"verb":"pid"}`+"\n")), &a); err != nil || a.Error != "" {
+			t.Errorf("%s: %+v %v", c.path(), a, err)
 		}
 	}
 }
@@ -160,13 +163,13 @@ func TestControlSuccessor(t *testing.T) {
 	if err := old.Close(); err != nil {
 		t.Errorf("closing the socket of the mount before: %v", err)
 	}
-	if got := question(t, next.path, `{"verb":"status"}`+"\n"); !strings.Contains(got, `"pid":7`) {
+	if got := question(t, next.path(), `{"verb":"status"}`+"\n"); !strings.Contains(got, `"pid":7`) {
 		t.Errorf("the next mount answers %q", got)
 	}
 	if err := next.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Lstat(next.path); !os.IsNotExist(err) {
+	if _, err := os.Lstat(next.path()); !os.IsNotExist(err) {
 		t.Errorf("the socket stays: %v", err)
 	}
 }

@@ -104,12 +104,8 @@ func (s *stage) reported(err error) bool {
 
 // serveDaemon is the daemon's life.
 func serveDaemon(m *mountOptions, s *stage) error {
-	log, err := openDaemonLog(m.logFile)
-	if err != nil {
-		return err
-	}
-	return serve(m, func() error {
-		if err := detach(log, m.Mountpoint); err != nil {
+	return serve(m, true, func(l *liveMount) error {
+		if err := detach(l.log, m.Mountpoint); err != nil {
 			return err
 		}
 		return s.report(report{})
@@ -118,18 +114,12 @@ func serveDaemon(m *mountOptions, s *stage) error {
 
 // serveForeground is the life of plyfs mount -f.
 func serveForeground(m *mountOptions) error {
-	if m.logFile == "" {
-		return serve(m, func() error {
+	return serve(m, m.logFile != "", func(l *liveMount) error {
+		if m.logFile == "" {
 			logSink.redirect(foregroundHandler())
-			return nil
-		})
-	}
-	log, err := openDaemonLog(m.logFile)
-	if err != nil {
-		return err
-	}
-	return serve(m, func() error {
-		logSink.redirect(log.handler, slog.String("mountpoint", m.Mountpoint))
+		} else {
+			logSink.redirect(l.log.handler, slog.String("mountpoint", m.Mountpoint))
+		}
 		return nil
 	})
 }
@@ -140,8 +130,7 @@ type daemonLog struct {
 	crash   *os.File // for what the Go runtime prints when it dies; may be nil
 }
 
-// openDaemonLog opens a log before the mount, which may lie over it: a log in
-// the mount itself would keep the mount busy for ever.
+// openDaemonLog opens a log.
 func openDaemonLog(file string) (daemonLog, error) {
 	h, crash, err := openLog(file)
 	if err != nil {

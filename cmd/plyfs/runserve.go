@@ -82,11 +82,7 @@ func (r *runServer) mount() error {
 		return err
 	}
 	defer submounts.close()
-	log, err := openDaemonLog(r.spec.LogFile)
-	if err != nil {
-		return err
-	}
-	live, err := openLayers(m)
+	live, err := openLayers(m, true)
 	if err != nil {
 		return err
 	}
@@ -97,7 +93,7 @@ func (r *runServer) mount() error {
 	if err := submounts.attach(r.spec.Base); err != nil {
 		return errors.Join(err, r.unmount(), r.live.close())
 	}
-	if err := detach(log, r.spec.Base); err != nil {
+	if err := detach(live.log, r.spec.Base); err != nil {
 		return errors.Join(err, r.unmount(), r.live.close())
 	}
 	return nil
@@ -119,6 +115,7 @@ func (r *runServer) options() (*mountOptions, error) {
 	m.Lowers = []string{r.spec.Base}
 	m.Upper, m.Work = r.spec.Scratch+"/upper", r.spec.Scratch+"/work"
 	m.Mountpoint, m.Source = r.spec.Base, "plyfs-run"
+	m.logFile = r.spec.LogFile
 	m.Volatile = m.Volatile || !r.spec.Keep
 	if !r.spec.Keep && m.CompleteRate == 0 {
 		m.CompleteRate = -1 // nobody will have the scratch layer

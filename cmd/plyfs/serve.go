@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +17,10 @@ import (
 )
 
 // serve mounts, calls ready when the mount is usable, and serves until it is
-// unmounted. When ready fails the mount is taken away again.
-func serve(m *mountOptions, ready func() error) (err error) {
-	live, err := openLayers(m)
+// unmounted. When ready fails the mount is taken away again. If there shall be
+// a log, it is open by then.
+func serve(m *mountOptions, log bool, ready func(l *liveMount) error) (err error) {
+	live, err := openLayers(m, log)
 	if err != nil {
 		return err
 	}
@@ -38,7 +40,7 @@ func serve(m *mountOptions, ready func() error) (err error) {
 			panic(v)
 		}
 	}()
-	if err := ready(); err != nil {
+	if err := ready(live); err != nil {
 		return errors.Join(err, live.abandon())
 	}
 	usable = true
@@ -54,13 +56,18 @@ func serve(m *mountOptions, ready func() error) (err error) {
 type liveMount struct {
 	fs         *stack.FS
 	mountpoint string
+	resolved   string // the mount point in the mount table
 	policy     *policyKeeper
+	log        daemonLog
 	sockets    *socketDir // nil: it cannot be had
 	control    *control   // nil: nobody listens
 }
 
-// openLayers loads the policy and opens the layers: what mount needs.
-func openLayers(m *mountOptions) (*liveMount, error) {
+// openLayers loads the policy and opens the layers, the log if there shall be
+// one and the directory of the control sockets: what mount needs. Log and
+// sockets in the mount itself would keep it busy for ever, therefore they are
+// opened before.
+func openLayers(m *mountOptions, log bool) (*liveMount, error) {
 	unix.Umask(0) // what callers ask for is what layers get
 	m.Logger = logger
 	l := &liveMount{mountpoint: m.Mountpoint}
@@ -75,6 +82,16 @@ func openLayers(m *mountOptions) (*liveMount, error) {
 		}
 		return nil, err
 	}
+	if log {
+		if l.log, err = openDaemonLog(m.logFile); err != nil {
+			return nil, errors.Join(err, l.release())
+		}
+	}
+	p, err := locate(m.Mountpoint, false)
+	if err != nil {
+		return nil, errors.Join(err, l.release())
+	}
+	l.resolved = p.path
 	if l.sockets, err = openSocketDir(runDir); err != nil {
 		noControl(err)
 	}
@@ -95,18 +112,22 @@ func (l *liveMount) mount() error {
 }
 
 // listen listens on the control socket before the mount answers: who sees that
-// it does may ask about it at once.
+// it does may ask about it at once. The mount is the last on its mount point in
+// the mount table; it must not be looked for by its path (see stack.Config).
 func (l *liveMount) listen() {
 	if l.sockets == nil {
 		return
 	}
-	p, err := locate(l.mountpoint, false)
-	if err == nil {
-		l.control, err = l.sockets.listen(p.device())
+	list, err := plyfsMounts()
+	for _, m := range slices.Backward(list) {
+		if m.Mountpoint == l.resolved {
+			if l.control, err = l.sockets.listen(m.device()); err != nil {
+				noControl(err)
+			}
+			return
+		}
 	}
-	if err != nil {
-		noControl(err)
-	}
+	noControl(errors.Join(errors.New("the mount is not in the mount table"), err))
 }
 
 func noControl(err error) {
