@@ -97,10 +97,7 @@ func TestCheckAfterKills(t *testing.T) {
 			unix.Kill(pid, unix.SIGKILL)
 		}()
 		under := k.work()
-		for alive(pid) {
-			time.Sleep(time.Millisecond)
-		}
-		k.pid = 0
+		k.awaitDeath()
 		must(t, unix.Unmount(k.mp, unix.MNT_DETACH))
 		before := mustDump(t, u.upper, dumpOptions{inode: true, dirNlink: true})
 		r := runCheck(t, exitClean, u.layersOf()...)

@@ -18,8 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commandTimeout ends a command of plyfs that hangs, and the mount with it.
-const commandTimeout = 60 * time.Second
+// commandTimeout ends a command of plyfs that hangs, and the mount with it. It is
+// much more than a command needs: one may wait for the disk to write all out.
+const commandTimeout = 2 * time.Minute
+
+// patience is how long a test waits for what comes by itself, and soon: the end of
+// a process, say. It is much more than that takes on a busy machine.
+const patience = 30 * time.Second
 
 // mountOpts describe a mount.
 type mountOpts struct {
@@ -198,7 +203,7 @@ func (u *union) tryUnmount() error {
 	u.mounted = false
 	// Another process of the machine may have copied the mount into a name
 	// space of its own for a moment; umount says so then.
-	for i := 0; u.pid != 0 && alive(u.pid) && i < 100 && strings.Contains(out, "elsewhere"); i++ {
+	for end := time.Now().Add(patience); u.pid != 0 && alive(u.pid) && strings.Contains(out, "elsewhere") && time.Now().Before(end); {
 		time.Sleep(100 * time.Millisecond)
 	}
 	if u.pid != 0 && alive(u.pid) {
@@ -215,14 +220,20 @@ func (u *union) remount() {
 	u.mount()
 }
 
-// kill9 kills the daemon. The dead mount stays, as it does in life. A daemon that
-// was killed while the kernel dropped pages for it may hang there; then the
-// requests are ended as plyfs mount does it (cmd/plyfs/deaddaemon.go).
+// kill9 kills the daemon. The dead mount stays, as it does in life.
 func (u *union) kill9() {
 	u.Helper()
 	if err := unix.Kill(u.pid, unix.SIGKILL); err != nil {
 		u.Fatalf("kill: %v", err)
 	}
+	u.awaitDeath()
+}
+
+// awaitDeath waits until the daemon that is being killed is gone. One that was
+// killed while the kernel dropped pages for it may hang there; then the requests
+// are ended as plyfs mount does it (cmd/plyfs/deaddaemon.go).
+func (u *union) awaitDeath() {
+	u.Helper()
 	for i := 0; alive(u.pid); i++ {
 		if time.Sleep(time.Millisecond); i == 10_000 {
 			u.Logf("the daemon hangs in the kernel after its death; unmounting by force: %v", unix.Unmount(u.mp, unix.MNT_FORCE))
@@ -309,7 +320,8 @@ func (u *union) checkDaemon() {
 func (u *union) checkLeaks() {
 	u.Helper()
 	var leaked []string
-	for range 160 { // the settling that some wait for comes every 5 s
+	// The settling that some wait for comes every 5 s.
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		leaked = nil
 		for f := range regularFDs(u.pid) {
 			if !u.baseFDs[f] {
@@ -319,7 +331,6 @@ func (u *union) checkLeaks() {
 		if len(leaked) == 0 {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	u.Errorf("the daemon leaks %d descriptors of files: %q", len(leaked), leaked[:min(len(leaked), 10)])
 }

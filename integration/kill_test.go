@@ -73,10 +73,7 @@ func (k *killer) round(i int, wait time.Duration) {
 		unix.Kill(pid, unix.SIGKILL)
 	}()
 	under := k.work()
-	for alive(pid) {
-		time.Sleep(time.Millisecond)
-	}
-	k.pid = 0
+	k.awaitDeath()
 	k.mount() // the same command, over the dead mount
 	got := mustDump(k, k.mp, dumpOptions{})
 	k.settle(i, under, got)
@@ -201,9 +198,7 @@ func TestKillCopyUp(t *testing.T) {
 			_, err := f.WriteAt([]byte("changed"), 1000)
 			return err
 		})
-		for alive(pid) {
-			time.Sleep(time.Millisecond)
-		}
+		u.awaitDeath()
 		u.mount()
 		got, err := os.ReadFile(u.path(name))
 		must(t, err)

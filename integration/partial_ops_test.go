@@ -485,10 +485,7 @@ func (p *partialRun) killSoon(o partialOp, f func() error) (err error) {
 	}()
 	err = f()
 	<-done
-	for alive(pid) {
-		time.Sleep(time.Millisecond)
-	}
-	p.pid = 0
+	p.awaitDeath()
 	p.revive()
 	return err
 }
