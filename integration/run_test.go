@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -125,31 +124,36 @@ func TestRunKeep(t *testing.T) {
 // mount.
 func TestRunKilled(t *testing.T) {
 	base := newBase(t, "f=1")
-	cmd := exec.Command(plyfsBin, "run", "--base", base, "--", "sleep", "64123")
-	must(t, cmd.Start())
-	for i := 0; len(processesWith("sleep\x0064123")) == 0; i++ {
-		if i == 200 {
-			t.Fatal("the command does not start")
+	seconds := "64123." + itoa(os.Getpid()) // nobody else sleeps that long
+	command := "sleep\x00" + seconds + "\x00"
+	for _, started := range []bool{false, true} {
+		cmd := exec.Command(plyfsBin, "run", "--base", base, "--", "sleep", seconds)
+		must(t, cmd.Start())
+		if started { // the command itself, not plyfs that has it for its arguments
+			waitFor(t, "the command starts", patience, func() bool { return len(processesOf(command)) > 0 })
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	must(t, cmd.Process.Signal(unix.SIGKILL))
-	cmd.Wait()
-	for i := 0; len(processesWith("sleep\x0064123")) != 0 || len(processesWith(base)) != 0; i++ {
-		if i == 200 {
-			t.Fatalf("processes are left: %v", append(processesWith("sleep\x0064123"), processesWith(base)...))
-		}
-		time.Sleep(50 * time.Millisecond)
+		must(t, cmd.Process.Signal(unix.SIGKILL))
+		cmd.Wait()
+		waitFor(t, "no process is left", patience, func() bool { return len(processesWith(command)) == 0 && len(processesWith(base)) == 0 })
 	}
 }
 
-// processesWith are the processes whose command line has the text.
+// processesWith lists the other processes whose command line has the text in it.
 func processesWith(text string) []string {
+	return processes(func(line []byte) bool { return bytes.Contains(line, []byte(text)) })
+}
+
+// processesOf lists the other processes that have the command line.
+func processesOf(line string) []string {
+	return processes(func(l []byte) bool { return string(l) == line })
+}
+
+func processes(like func(line []byte) bool) []string {
 	var pids []string
 	names, _ := readNames("/proc")
 	for _, n := range names {
 		b, err := os.ReadFile("/proc/" + n + "/cmdline")
-		if err == nil && n[0] >= '0' && n[0] <= '9' && n != itoa(os.Getpid()) && bytes.Contains(b, []byte(text)) {
+		if err == nil && n[0] >= '0' && n[0] <= '9' && n != itoa(os.Getpid()) && like(b) {
 			pids = append(pids, n)
 		}
 	}
