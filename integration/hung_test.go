@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,15 +38,16 @@ func TestRemountHung(t *testing.T) {
 		_, err := f.ReadAt(make([]byte, 100), 3_000_000)
 		read <- err
 	}()
-	time.Sleep(time.Second) // until the READ waits for the lower layer
+	// Only a READ that waits for the lower layer holds its page when the daemon drops it.
+	waitFor(t, "the READ waits for the lower layer", patience, func() bool { return inKernel(u.pid, "_sys_pread64") })
 	sync := exec.Command(plyfsBin, "sync", u.mp)
 	must(t, sync.Start())
 	t.Cleanup(func() { _ = sync.Wait() })
-	waitFor(t, "the daemon drops pages", 20*time.Second, func() bool { return inKernel(u.pid, "invalidate_inode_pages2_range") })
+	waitFor(t, "the daemon drops pages", patience, func() bool { return inKernel(u.pid, "invalidate_inode_pages2_range") })
 	pid := u.pid
 	must(t, unix.Kill(pid, unix.SIGKILL))
 	must(t, unix.Kill(low.pid, unix.SIGCONT))
-	waitFor(t, "the daemon is a zombie", 20*time.Second, func() bool {
+	waitFor(t, "the daemon is a zombie", patience, func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err == nil && strings.Contains(string(b), ") Z ")
 	})
@@ -58,7 +58,7 @@ func TestRemountHung(t *testing.T) {
 	if err := <-read; err == nil {
 		t.Error("the read that nobody answered has succeeded")
 	}
-	waitFor(t, "the killed daemon is gone", 20*time.Second, func() bool { return !alive(pid) })
+	waitFor(t, "the killed daemon is gone", patience, func() bool { return !alive(pid) })
 	must(t, f.Close())
 }
 
