@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -197,7 +198,7 @@ func TestRemountFromInside(t *testing.T) {
 	u.again(deadLine, u.mountCommand())
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", rel(u.lowers[0]), rel(u.upper), rel(u.work))
 	for _, form := range []string{"mount -f", "mount"} {
-		sh := exec.Command("sh", "-c", `kill -9 $2; while kill -0 $2 2>/dev/null; do sleep 0.01; done; exec "$0" `+form+` -o "$1" ..`, plyfsBin, options, fmt.Sprint(u.pid))
+		sh := exec.Command("sh", "-c", `kill -9 $2; while grep -qs "^State:.[^ZX]" /proc/$2/status; do sleep 0.01; done; exec "$0" `+form+` -o "$1" ..`, plyfsBin, options, fmt.Sprint(u.pid))
 		sh.Dir = u.path("dir")
 		if form == "mount" {
 			u.again(deadLine, sh)
@@ -210,9 +211,9 @@ func TestRemountFromInside(t *testing.T) {
 		old := u.pid
 		must(t, sh.Start())
 		go sh.Wait() // or it would be a zombie when it is killed
-		for i := 0; i < 500 && (alive(old) || !strings.Contains(readFile(said.Name()), "msg=mounted")); i++ {
-			time.Sleep(10 * time.Millisecond)
-		}
+		waitFor(t, "it mounts", patience, func() bool {
+			return !alive(old) && strings.Contains(readFile(said.Name()), "msg=mounted")
+		})
 		wantFile(t, u.path("new"), "new")
 		if text := readFile(said.Name()); !strings.Contains(text, deadLine) {
 			t.Errorf("plyfs %s says %q", form, text)
@@ -245,22 +246,31 @@ func TestRemountSockets(t *testing.T) {
 	if out, err := plyfs("status", u.mp); err == nil || !strings.Contains(out, "dead") {
 		t.Errorf("status of a dead mount: %v, %s", err, out)
 	}
-	before, err := filepath.Glob("/run/plyfs/*.sock*")
-	must(t, err)
+	dead := deadSockets(t)
+	if len(dead) == 0 {
+		t.Fatal("the killed daemon has left no control socket: this test proves nothing")
+	}
 	u.again(deadLine, u.mountCommand())
-	dead := 0
-	for _, s := range before {
-		if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
-			err = unix.Connect(fd, &unix.SockaddrUnix{Name: s})
-			unix.Close(fd)
-			if err == unix.ECONNREFUSED {
-				dead++
-			}
+	left := slices.DeleteFunc(deadSockets(t), func(s string) bool { return !slices.Contains(dead, s) })
+	if len(left) != 0 {
+		t.Errorf("control sockets of dead daemons are left: %q", left)
+	}
+}
+
+// deadSockets are the control sockets of this machine that nobody listens on.
+func deadSockets(t testing.TB) (dead []string) {
+	t.Helper()
+	all, err := filepath.Glob("/run/plyfs/*.sock*")
+	must(t, err)
+	for _, s := range all {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		if unix.Connect(fd, &unix.SockaddrUnix{Name: s}) == unix.ECONNREFUSED {
+			dead = append(dead, s)
 		}
+		unix.Close(fd)
 	}
-	if dead != 0 {
-		t.Errorf("%d control sockets of dead daemons are left", dead)
-	}
+	return dead
 }
 
 // TestKillMounting kills the daemon, or all of the command, in the middle of a
@@ -326,7 +336,7 @@ func family(t testing.TB, text string) (pids []int) {
 // settleDown waits for the end of all processes of a mount.
 func (u *union) settleDown() {
 	u.Helper()
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		left := family(u, u.mp)
 		living := false
 		for _, pid := range left {
@@ -336,7 +346,6 @@ func (u *union) settleDown() {
 		if !living {
 			return
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
 	u.Fatal("killed processes do not end")
 }
