@@ -15,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -109,12 +108,7 @@ func (d *faultDev) mount(options string) {
 // detached mount on it has ended.
 func (d *faultDev) unmount() {
 	d.Helper()
-	err := unix.Unmount(d.mp, 0)
-	for i := 0; err == unix.EBUSY && i < 100; i++ {
-		time.Sleep(50 * time.Millisecond)
-		err = unix.Unmount(d.mp, 0)
-	}
-	if err != nil {
+	if err := unmountSoon(d.mp); err != nil {
 		d.Errorf("unmounting the %s of the test: %v", d.fstype, err)
 		unix.Unmount(d.mp, unix.MNT_DETACH)
 	}
@@ -131,12 +125,7 @@ func (d *faultDev) end() {
 	}
 	// The loop device lets the image go a moment later.
 	dir := filepath.Dir(d.image)
-	err := unix.Unmount(dir, 0)
-	for i := 0; err == unix.EBUSY && i < 100; i++ {
-		time.Sleep(50 * time.Millisecond)
-		err = unix.Unmount(dir, 0)
-	}
-	if err != nil {
+	if err := unmountSoon(dir); err != nil {
 		d.Errorf("unmounting the fault device: %v", err)
 		unix.Unmount(dir, unix.MNT_DETACH)
 	}

@@ -48,7 +48,7 @@ func (s smallFS) make(t testing.TB) string {
 	run(t, "", mkfs, append(append([]string{"-q"}, s.mkfs...), image)...)
 	run(t, "", "mount", "-o", "loop", image, mp)
 	t.Cleanup(func() {
-		if err := unix.Unmount(mp, 0); err != nil {
+		if err := unmountSoon(mp); err != nil {
 			t.Errorf("unmounting the %s of the test: %v", s.fstype, err)
 			unix.Unmount(mp, unix.MNT_DETACH)
 		}

@@ -35,7 +35,7 @@ func newFS(t testing.TB, fstype string, size int64, args ...string) string {
 		run(t, "", "mount", "-o", "loop", image, mp)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(mp, 0); err != nil {
+		if err := unmountSoon(mp); err != nil {
 			t.Errorf("unmounting the %s of the test: %v", fstype, err)
 			unix.Unmount(mp, unix.MNT_DETACH)
 		}

@@ -64,6 +64,6 @@ func squash(t testing.TB, tree string) string {
 	} else if err != nil {
 		t.Fatalf("mounting the squashfs: %v: %s", err, out)
 	}
-	t.Cleanup(func() { must(t, unix.Unmount(mp, 0)) })
+	t.Cleanup(func() { must(t, unmountSoon(mp)) })
 	return mp
 }

@@ -149,7 +149,7 @@ func (d *cutDisk) unmount() {
 // unmountSoon unmounts what others may use for a moment longer.
 func unmountSoon(mp string) error {
 	err := unix.Unmount(mp, 0)
-	for i := 0; errors.Is(err, unix.EBUSY) && i < 400; i++ {
+	for end := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
 		time.Sleep(25 * time.Millisecond)
 		err = unix.Unmount(mp, 0)
 	}

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // volume is what each part of the layers of these tests holds.
@@ -53,7 +51,7 @@ func overlayOf(t *testing.T, fstypes ...string) string {
 	}
 	mp := makeTree(t, filepath.Join(tempDir(t), "overlay"), nil)
 	run(t, "", "mount", "-t", "overlay", "-o", "xino=off,lowerdir="+strings.Join(lowers, ":"), "overlay", mp)
-	t.Cleanup(func() { must(t, unix.Unmount(mp, 0)) })
+	t.Cleanup(func() { must(t, unmountSoon(mp)) })
 	return mp
 }
 

@@ -109,17 +109,16 @@ func newMount(c *config, s system, dir string, lowers []string) (*mountpoint, er
 // end unmounts and removes what the mount had made. The daemon may still be
 // busy with its last file: it is given some time.
 func (m *mountpoint) end() error {
-	var err error
-	for range 50 {
-		if err = unix.Unmount(m.path, 0); err == nil {
-			break
-		}
+	const patience = 30 * time.Second
+	err := unix.Unmount(m.path, 0)
+	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); {
 		time.Sleep(100 * time.Millisecond)
+		err = unix.Unmount(m.path, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("unmounting %s: %w", m.path, err)
 	}
-	for i := 0; daemonOf(m.path) != 0 && i < 100; i++ {
+	for end := time.Now().Add(patience); daemonOf(m.path) != 0 && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return os.RemoveAll(m.dir)
