@@ -22,7 +22,7 @@ func TestControlAtOnce(t *testing.T) {
 		cmd := exec.Command(plyfsBin, "mount", "-f", "-o", "lowerdir="+d.low+",upperdir="+d.upper+",workdir="+d.work, d.mp)
 		must(t, cmd.Start())
 		t.Cleanup(func() { cmd.Process.Kill() })
-		for end := time.Now().Add(10 * time.Second); ; {
+		for end := time.Now().Add(patience); ; {
 			// (mountinfo.Mounted would wait for an answer of the mount.)
 			table, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(d.mp))
 			must(t, err)
@@ -30,7 +30,7 @@ func TestControlAtOnce(t *testing.T) {
 				break
 			}
 			if time.Now().After(end) {
-				t.Fatal("it is not mounted after 10 s")
+				t.Fatalf("it is not mounted after %v", patience)
 			}
 		}
 		out, err := plyfs("status", d.mp)

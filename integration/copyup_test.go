@@ -148,7 +148,7 @@ func TestCopyUpNoSpacePartial(t *testing.T) {
 	must(t, os.Remove(u.path("d/big")))
 	// The space is there once the kernel has forgotten the file.
 	err = os.WriteFile(u.path("d/other"), make([]byte, 1_000_000), 0o644)
-	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, unix.ENOSPC) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); errors.Is(err, unix.ENOSPC) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		err = os.WriteFile(u.path("d/other"), make([]byte, 1_000_000), 0o644)
 	}
 	must(t, err)

@@ -237,9 +237,7 @@ func TestEIOUpper(t *testing.T) {
 			if out, err := plyfs("umount", "--lazy", u.mp); err != nil {
 				t.Errorf("umount --lazy: %v, %s", err, out)
 			}
-			for i := 0; alive(u.pid) && i < 300; i++ {
-				unix.Nanosleep(&unix.Timespec{Nsec: 10e6}, nil)
-			}
+			waitFor(t, "the daemon ends", patience, func() bool { return !alive(u.pid) })
 			u.mounted, u.pid = false, 0
 			d.unmount()
 			d.heal()

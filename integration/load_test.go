@@ -60,7 +60,7 @@ func (l *load) checkForgotten(before int) {
 	l.Helper()
 	const slack, nodes = 256, 16
 	st := l.status()
-	for i := 0; i < 50 && st.Nodes > nodes; i++ {
+	for end := time.Now().Add(patience); st.Nodes > nodes && time.Now().Before(end); {
 		os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
 		time.Sleep(100 * time.Millisecond)
 		st = l.status()
@@ -112,8 +112,8 @@ func (l *load) run(d time.Duration) {
 	for last, at := int64(-1), time.Now(); time.Now().Before(end) && !l.Failed(); time.Sleep(100 * time.Millisecond) {
 		if n := l.ops.Load(); n != last {
 			last, at = n, time.Now()
-		} else if time.Since(at) > 20*time.Second {
-			l.Errorf("nothing moves for 20 s: a deadlock")
+		} else if time.Since(at) > 2*patience {
+			l.Errorf("nothing moves for %v: a deadlock", 2*patience)
 			l.destroy()
 		}
 		l.watchFDs()

@@ -82,7 +82,7 @@ func TestLockWaits(t *testing.T) {
 	select {
 	case err := <-got:
 		must(t, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the lock is not granted")
 	}
 }

@@ -114,7 +114,7 @@ func (t *opTree) do(o *op, workers []*worker) (string, bool) {
 	select {
 	case <-w.done:
 		return out, true
-	case <-time.After(30 * time.Second):
+	case <-time.After(commandTimeout):
 		return "hangs", false
 	}
 }

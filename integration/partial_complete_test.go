@@ -97,7 +97,7 @@ func TestPartialStatusAfterMount(t *testing.T) {
 			before := u.partialStatus()
 			for range 2 {
 				u.remount()
-				waitFor(t, "the partial files are known", 10*time.Second, func() bool { return u.partialStatus().Files == len(files) })
+				waitFor(t, "the partial files are known", patience, func() bool { return u.partialStatus().Files == len(files) })
 				if p := u.partialStatus(); rate == "complete_rate=0" && p.BytesLeft != before.BytesLeft {
 					t.Errorf("%d bytes are left after the mount, %d before", p.BytesLeft, before.BytesLeft)
 				}
@@ -123,9 +123,10 @@ func TestPartialBackground(t *testing.T) {
 	if p := u.partialStatus(); p.Files != 1 || p.Rate != rate {
 		t.Errorf("status after the first write: %+v", p)
 	}
-	lefts := []int64{size}
-	waitFor(t, "completion in the background", 60*time.Second, func() bool {
+	looks, lefts := 0, []int64{size}
+	waitFor(t, "completion in the background", 2*patience, func() bool {
 		p := u.partialStatus()
+		looks++
 		if p.BytesLeft != lefts[len(lefts)-1] {
 			lefts = append(lefts, p.BytesLeft)
 		}
@@ -137,7 +138,7 @@ func TestPartialBackground(t *testing.T) {
 	if least := time.Second * size / rate * 6 / 10; took < least {
 		t.Errorf("it took %v: faster than %d bytes a second", took, rate)
 	}
-	if len(lefts) < 4 {
+	if len(lefts) < 4 && looks > 8 { // else it was hardly looked at meanwhile
 		t.Error("it went in one go")
 	}
 	for i := 2; i < len(lefts); i++ { // the first is about as much
@@ -145,7 +146,7 @@ func TestPartialBackground(t *testing.T) {
 			t.Errorf("bytes left grow from %d to %d", lefts[i-1], lefts[i])
 		}
 	}
-	waitFor(t, "the mark is taken away", 20*time.Second, func() bool {
+	waitFor(t, "the mark is taken away", patience, func() bool {
 		m, ok := readOrigin(t, u.upper+"/f")
 		return !ok || m.version == 1
 	})

@@ -210,7 +210,7 @@ func TestPartialSmall(t *testing.T) {
 			}
 			must(t, withFile(u.path("f"), os.O_RDWR, (*os.File).Sync))
 			if c.whole {
-				waitFor(t, "the mark is taken away", 20*time.Second, func() bool {
+				waitFor(t, "the mark is taken away", patience, func() bool {
 					m, ok := readOrigin(t, u.upper+"/f")
 					return !ok || m.version == 1
 				})

@@ -55,7 +55,7 @@ func slowOpen(t *testing.T, u *union, check func(err error)) {
 	start := time.Now()
 	_, err := os.ReadFile(u.path("f"))
 	check(err)
-	if took := time.Since(start); took > 20*time.Second {
+	if took := time.Since(start); took > 2*patience {
 		t.Errorf("the call that switches the program off took %v", took)
 	}
 	start = time.Now()
@@ -65,7 +65,7 @@ func slowOpen(t *testing.T, u *union, check func(err error)) {
 			check(err)
 		}
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > patience { // checkSwitchedOff is exact
 		t.Errorf("40 opens after it was switched off took %v", took)
 	}
 }
@@ -150,7 +150,7 @@ func TestBudgetNever(t *testing.T) {
 		out, err := plyfs(args...)
 		wantRefused(t, strings.Join(args, " "), out, err, "hours.o", "ply/file/open/pre", "loop")
 		checkOneLine(t, out, nil)
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > patience { // the program takes hours
 			t.Errorf("%q took %v", args, took)
 		}
 	}
