@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -308,6 +309,76 @@ func bpftoolMap(t testing.TB, verb, pin string, keyAndValue ...[]byte) {
 	}
 	if out, err := exec.Command("bpftool", args...).CombinedOutput(); err != nil {
 		t.Fatalf("bpftool %q: %v\n%s", args, err, out)
+	}
+}
+
+// TestLiveHidden: a name that a new policy hides is gone for all, even if its
+// last answer of before takes long to reach its caller, for other threads keep
+// the processors busy.
+func TestLiveHidden(t *testing.T) {
+	requirePlyfs(t, "policies")
+	const files = 400
+	var lower []string
+	for i := range files {
+		lower = append(lower, fmt.Sprintf("d/hidden%d=1", i))
+	}
+	dir := tempDir(t)
+	show := writePolicy(t, dir, "show.yaml", "- {path: /, program: select, clauses: [{match: none, hide: true}]}\n")
+	hide := writePolicy(t, dir, "hide.yaml", "- {path: /, program: select, clauses: [{match: 'hidden*', hide: true}]}\n")
+	u := newMount(t, mountOpts{dir: makeTree(t, dir+"/mount", nil), options: []string{"policy=" + show}, lowers: [][]string{lower}})
+	file := func(i int) string { return u.path(fmt.Sprintf("d/hidden%d", i)) }
+	defer busyProcessors()()
+	for round := range 6 {
+		u.setPolicy(show)
+		for i := range files {
+			_ = lstat(t, file(i))
+		}
+		u.setPolicy(show) // has the kernel ask about each name that it knows
+		var stop atomic.Bool
+		var wg sync.WaitGroup
+		for w := range 2 {
+			wg.Go(func() {
+				runtime.LockOSThread() // and ends with the goroutine
+				const schedIdle = 5
+				checkErr(t, unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: schedIdle}, 0))
+				for i := w; i < files && !stop.Load(); i += 2 {
+					var st unix.Stat_t
+					_ = unix.Lstat(file(i), &st)
+				}
+			})
+		}
+		time.Sleep(time.Duration(10+5*round) * time.Millisecond)
+		u.setPolicy(hide)
+		stop.Store(true)
+		wg.Wait()
+		shown := 0
+		for i := range files {
+			if _, err := os.Lstat(file(i)); err == nil {
+				shown++
+			}
+		}
+		if shown > 0 {
+			t.Errorf("round %d: %d of %d names are shown that the policy hides", round, shown, files)
+		}
+	}
+}
+
+// busyProcessors keeps all processors busy until it is told to stop.
+func busyProcessors() (stop func()) {
+	var stopped atomic.Bool
+	var wg sync.WaitGroup
+	n := runtime.NumCPU() + 1
+	old := runtime.GOMAXPROCS(2*n + 4) // or the test itself would not run
+	for range n {
+		wg.Go(func() {
+			for !stopped.Load() {
+			}
+		})
+	}
+	return func() {
+		stopped.Store(true)
+		wg.Wait()
+		runtime.GOMAXPROCS(old)
 	}
 }
 

@@ -131,16 +131,31 @@ const (
 )
 
 // expireEntry makes the kernel look a name up again at its next use. It waits
-// for changes of the directory that are under way, so no lock may be held.
+// for changes of the directory that are under way, so no lock may be held. A
+// caller who is just about to take note of an answer, having asked whether the
+// name still leads where it did, makes it valid again.
+func (d *device) expireEntry(parent uint64, name string) error {
+	return d.invalEntry(parent, name, expireOnly)
+}
+
+// dropEntry makes the kernel forget a name, whoever is asking about it: what is
+// mounted on it goes, as it does when a name turns out to lead elsewhere. It
+// waits as expireEntry does.
+func (d *device) dropEntry(parent uint64, name string) error {
+	return d.invalEntry(parent, name, 0)
+}
+
+// invalEntry writes
 //
 //	struct fuse_notify_inval_entry_out { u64 parent; u32 namelen; u32 flags }
-//	followed by the name and a NUL
-func (d *device) expireEntry(parent uint64, name string) error {
+//
+// followed by the name and a NUL.
+func (d *device) invalEntry(parent uint64, name string, flags uint32) error {
 	b := make([]byte, 32+len(name)+1)
 	binary.NativeEndian.PutUint32(b[4:], notifyInvalEntry)
 	binary.NativeEndian.PutUint64(b[16:], parent)
 	binary.NativeEndian.PutUint32(b[24:], uint32(len(name)))
-	binary.NativeEndian.PutUint32(b[28:], expireOnly)
+	binary.NativeEndian.PutUint32(b[28:], flags)
 	copy(b[32:], name)
 	return d.notify(b)
 }

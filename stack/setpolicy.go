@@ -106,29 +106,31 @@ func (fs *FS) RefreshPolicy() {
 // after the new one came into force.
 func (fs *FS) recheck(old, next *policyState) {
 	fs.answers.Add(1)
-	entries := fs.recheckNames(old, next)
+	kept, gone := fs.recheckNames(old, next)
 	fs.nodes.each(fs.recheckFile)
 	if fs.dev == nil {
 		return
 	}
-	fs.expireEntries(entries)
+	fs.notifyEntries(gone, fs.dev.dropEntry)
+	fs.notifyEntries(kept, fs.dev.expireEntry)
 	fs.nodes.each(func(n *node) {
 		if err := fs.dev.invalPages(n.id); err != nil {
 			fs.log.Debug("notify", "node", n.id, "err", err)
 		}
 	})
 	// The answer to a lookup may have been on its way to its caller, who sets
-	// the name's time afterwards. Pages and attributes have no such gap.
+	// the name's time afterwards; the name leads where it led, but for how long
+	// is an answer of the old policy. Pages and attributes have no such gap.
 	time.Sleep(answerGap)
-	fs.expireEntries(entries)
+	fs.notifyEntries(kept, fs.dev.expireEntry)
 }
 
-// answerGap is longer than it takes a caller to wake up and read an answer.
+// answerGap is longer than it takes most callers to wake up and read an answer.
 const answerGap = 20 * time.Millisecond
 
-func (fs *FS) expireEntries(entries []nameRef) {
+func (fs *FS) notifyEntries(entries []nameRef, notify func(parent uint64, name string) error) {
 	for _, e := range entries {
-		if err := fs.dev.expireEntry(e.parent.id, e.name); err != nil {
+		if err := notify(e.parent.id, e.name); err != nil {
 			fs.log.Debug("notify", "name", e.name, "err", err)
 		}
 	}
@@ -136,35 +138,37 @@ func (fs *FS) expireEntries(entries []nameRef) {
 
 // recheckNames goes through the known names from the root down, takes those
 // away that lead elsewhere now, and returns all that the kernel may have kept.
-func (fs *FS) recheckNames(old, next *policyState) (entries []nameRef) {
+func (fs *FS) recheckNames(old, next *policyState) (kept, gone []nameRef) {
 	fs.moving.Lock() // no directory slips from what is to be visited to what was
 	defer fs.moving.Unlock()
 	for dirs := []*node{fs.root}; len(dirs) > 0; {
 		p := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
-		var gone []*node
+		var moved []*node
 		p.mu.Lock()
 		for key, c := range p.dir.children {
 			name, _, variant := strings.Cut(key, "/")
-			entries = append(entries, nameRef{p, name})
 			switch {
 			case p.detached:
-				gone = append(gone, c)
+				moved = append(moved, c)
+				gone = append(gone, nameRef{p, name})
 			case !variant && fs.leadsTo(old, next, p, name, c):
+				kept = append(kept, nameRef{p, name})
 				if c.isDir() {
 					dirs = append(dirs, c)
 				}
 			default:
 				fs.detach(p, name, c)
-				gone = append(gone, c)
+				moved = append(moved, c)
+				gone = append(gone, nameRef{p, name})
 			}
 		}
 		p.mu.Unlock()
-		for _, c := range gone {
-			entries = fs.detachTree(c, entries)
+		for _, c := range moved {
+			gone = fs.detachTree(c, gone)
 		}
 	}
-	return entries
+	return kept, gone
 }
 
 // leadsTo tells whether a name still leads to a node.
