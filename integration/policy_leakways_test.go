@@ -300,7 +300,7 @@ func readBind(s *secret, p string) (b []byte, err error) {
 }
 
 // readLoop reads a loop device on the file, which ends at a sector.
-func readLoop(_ *secret, p string) ([]byte, error) {
+func readLoop(s *secret, p string) ([]byte, error) {
 	out, err := exec.Command("losetup", "-r", "-f", "--show", p).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
@@ -310,6 +310,11 @@ func readLoop(_ *secret, p string) ([]byte, error) {
 	if e := exec.Command("losetup", "-d", dev).Run(); e != nil {
 		return nil, e
 	}
+	// It goes when its last user does: udev may be looking at it.
+	waitFor(s, "the loop device lets the file go", patience, func() bool {
+		backing, err := os.ReadFile("/sys/block/" + filepath.Base(dev) + "/loop/backing_file")
+		return err != nil || strings.TrimSpace(string(backing)) != p
+	})
 	tail := make([]byte, secretSize%512)
 	e := withFile(p, os.O_RDONLY, func(f *os.File) error { _, err := f.ReadAt(tail, secretSize/512*512); return err })
 	return append(b, tail...), errors.Join(err, e)

@@ -179,7 +179,11 @@ func TestVolatileSyncsNothing(t *testing.T) {
 	requirePlyfs(t, "a journal")
 	d := newFaultDev(t, "ext4", 64, "commit=300")
 	u := prepare(t, mountOpts{lowers: [][]string{{"f=#100000", "dir/g=lower", "h=lower", "h2 => h"}}, upperDir: d.mp})
-	work := func() (flushes int) {
+	work := func() (flushes int) { // there and, the next time, back
+		from, to := "dir", "dir2"
+		if _, err := os.Lstat(u.path(from)); err != nil {
+			from, to = to, from
+		}
 		before := d.stats().flushes
 		must(t, withFile(u.path("f"), os.O_RDWR, func(f *os.File) error {
 			if _, err := f.WriteAt([]byte("changed"), 5); err != nil {
@@ -187,16 +191,22 @@ func TestVolatileSyncsNothing(t *testing.T) {
 			}
 			return f.Sync()
 		}))
-		must(t, os.Remove(u.path("h2")))
-		must(t, u.rename2("dir", "dir2", 0))
-		must(t, withFile(u.path("dir2"), os.O_RDONLY, (*os.File).Sync))
+		if err := os.Remove(u.path("h2")); err != nil {
+			must(t, os.WriteFile(u.path("h2"), nil, 0o644))
+		}
+		must(t, u.rename2(from, to, 0))
+		must(t, withFile(u.path(to), os.O_RDONLY, (*os.File).Sync))
 		must(t, withFile(u.path(), os.O_RDONLY, func(f *os.File) error { return unix.Syncfs(int(f.Fd())) }))
 		u.unmount()
 		return d.stats().flushes - before
 	}
-	u.opts.options = []string{"volatile"}
-	u.mount()
-	if n := work(); n != 0 {
+	u.opts.options = []string{"volatile,after_volatile=auto"}
+	n := -1
+	for try := 0; n != 0 && try < 5; try++ { // somebody else may have called sync(2) meanwhile
+		u.mount()
+		n = work()
+	}
+	if n != 0 {
 		t.Errorf("a volatile mount has flushed the disk %d times", n)
 	}
 	u.opts.options = []string{"after_volatile=auto"}
@@ -205,8 +215,6 @@ func TestVolatileSyncsNothing(t *testing.T) {
 	if n := d.stats().flushes - before; n == 0 {
 		t.Error("what the volatile mount left was not synced")
 	}
-	must(t, u.rename2("dir2", "dir", 0))
-	must(t, os.WriteFile(u.path("h2"), nil, 0o644))
 	if n := work(); n == 0 {
 		t.Error("a mount that is not volatile has not flushed the disk")
 	}
