@@ -5,7 +5,7 @@ GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 GOLANGCI ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-TESTTIME ?= 25m
+TESTTIME ?= 60m
 
 .PHONY: all build test test-nobpf test-long test-cut bench bench-bpf lint fmt-check generate generate-check examples install clean
 
