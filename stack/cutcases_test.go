@@ -371,6 +371,7 @@ var cutCases = []cutCase{
 	// Hard-linked lower files.
 	{name: "write hard link", lower: []string{"file a/f 1", "link a/f b/g"}, do: opWrite("a/f", "2")},
 	{name: "unlink lower hard link", lower: []string{"file a/f 1", "link a/f b/g"}, do: opUnlink("a/f")},
+	{name: "rename over lower hard link", lower: []string{"file a/f 1", "link a/f b/g", "file n 2"}, do: opRename("n", "b/g")},
 	{name: "unlink indexed lower hard link", lower: []string{"file a/f 1", "link a/f b/g"}, setup: opWrite("a/f", "2"), do: opUnlink("b/g")},
 	{name: "unlink upper hard link", lower: []string{"file a/f 1", "link a/f b/g"}, setup: opWrite("a/f", "2"), do: opUnlink("a/f")},
 	{name: "unlink unsynced hard link", lower: []string{"file a/f 1", "link a/f b/g"}, unsynced: []cutOp{opWrite("a/f", "2")}, do: opUnlink("a/f")},

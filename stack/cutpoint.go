@@ -56,15 +56,16 @@ const (
 
 // The index of hard-linked lower files.
 const (
-	cutAccountWritten CutPoint = "index: account written"
-	cutIndexPublished CutPoint = "index: copy published in the index"
-	cutIndexLinked    CutPoint = "index: copy linked in work"
-	cutNameLinked     CutPoint = "index: name linked in upper"
-	cutHardMarked     CutPoint = "index: directory durable before a lower name is counted"
-	cutHiddenSynced   CutPoint = "index: upper synced before a hidden name is counted"
-	cutHiddenCounted  CutPoint = "index: hidden name counted"
-	cutIndexReaped    CutPoint = "index: copy without a name removed"
-	cutIndexReapedAt  CutPoint = "index: copy without a name removed at mount"
+	cutAccountWritten  CutPoint = "index: account written"
+	cutIndexPublished  CutPoint = "index: copy published in the index"
+	cutIndexLinked     CutPoint = "index: copy linked in work"
+	cutNameLinked      CutPoint = "index: name linked in upper"
+	cutHardMarked      CutPoint = "index: directory durable before a lower name is counted"
+	cutUncountedMarked CutPoint = "index: marked that a replaced name may go uncounted"
+	cutHiddenSynced    CutPoint = "index: upper synced before a hidden name is counted"
+	cutHiddenCounted   CutPoint = "index: hidden name counted"
+	cutIndexReaped     CutPoint = "index: copy without a name removed"
+	cutIndexReapedAt   CutPoint = "index: copy without a name removed at mount"
 )
 
 // Directory ids, marks, covers and places.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/plyfs/plyfs/stack/journal"
 	"golang.org/x/sys/unix"
@@ -33,6 +34,8 @@ type hardTab struct {
 	index map[journal.Origin]struct{}
 	links map[journal.Origin]journal.Links
 	nodes map[uint64]*node
+
+	marked atomic.Bool // the live mark says that links may be uncounted
 }
 
 func (h *hardTab) init() {
@@ -160,14 +163,8 @@ func (fs *FS) account(o journal.Origin) journal.Links {
 // What a crash leaves uncounted is counted by recount.
 // Precondition: p.mu is held for writing.
 func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
-	if o == (journal.Origin{}) || p.dir.low == nil || p.dir.covered(name) {
-		return nil
-	}
-	h, err := p.dir.low.lookup(fs, name)
-	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 {
-		return err
-	}
-	if hidden, err := h.originOf(fs); err != nil || hidden != o {
+	nlink, err := fs.linksAt(p, name, o)
+	if err != nil || nlink == 0 {
 		return err
 	}
 	if !fs.cfg.Volatile {
@@ -180,7 +177,7 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 	defer fs.hard.counting.Unlock()
 	l := fs.account(o)
 	if l.Nlink == 0 {
-		l.Nlink = uint32(h.st.Nlink)
+		l.Nlink = nlink
 	}
 	l.Gone++
 	if err := fs.cover(p, name, journal.SetLinks(o, l)); err != nil {
@@ -189,6 +186,24 @@ func (fs *FS) countHidden(p *node, name string, o journal.Origin) error {
 	fs.at(cutHiddenCounted)
 	fs.hard.setAccount(o, l)
 	return nil
+}
+
+// linksAt is the number of links of a lower inode, if the lower layers have a
+// name that leads to it, that is not covered, and that is not the only one; else
+// it is 0.
+// Precondition: p.mu is held for writing.
+func (fs *FS) linksAt(p *node, name string, o journal.Origin) (uint32, error) {
+	if o == (journal.Origin{}) || p.dir.low == nil || p.dir.covered(name) {
+		return 0, nil
+	}
+	h, err := p.dir.low.lookup(fs, name)
+	if err != nil || h == nil || h.dirs != nil || h.st.Nlink < 2 {
+		return 0, err
+	}
+	if hidden, err := h.originOf(fs); err != nil || hidden != o {
+		return 0, err
+	}
+	return uint32(h.st.Nlink), nil
 }
 
 // setAccount keeps an account that the journal has taken.

@@ -6,11 +6,13 @@ package stack
 import (
 	"syscall"
 
+	"github.com/plyfs/plyfs/stack/journal"
 	"golang.org/x/sys/unix"
 )
 
 // liveMark is a file in WORK/plyfs while a mount lives. A mount that finds it
-// follows one that was killed or cut off.
+// follows one that was killed or cut off. It is empty until a move replaces a
+// name of a hard-linked lower inode that has no copy in the index.
 const liveMark = "live"
 
 // markLive leaves the mark and tells whether there was one.
@@ -18,6 +20,11 @@ func (fs *FS) markLive() (crashed bool, err error) {
 	err = fs.work.Mknod(liveMark, unix.S_IFREG|0o600, 0)
 	switch err {
 	case syscall.EEXIST:
+		var st unix.Stat_t
+		if err := fs.work.Stat(liveMark, &st); err != nil {
+			return true, err
+		}
+		fs.hard.marked.Store(st.Size > 0)
 		return true, nil
 	case syscall.ENOSPC, syscall.EDQUOT: // the mount is how space is made
 		fs.log.Warn("the mount is not marked as live", "err", err)
@@ -26,12 +33,38 @@ func (fs *FS) markLive() (crashed bool, err error) {
 	return false, err
 }
 
+// markUncounted has the live mark say, before a name of a hard-linked lower inode
+// is replaced, that this may go uncounted. Without the mark, which a full disk may
+// not have had room for, the other names would only show one link more.
+// Precondition: p.mu is held for writing.
+func (fs *FS) markUncounted(p *node, name string, o journal.Origin) error {
+	if fs.hard.marked.Load() {
+		return nil
+	}
+	if nlink, err := fs.linksAt(p, name, o); err != nil || nlink == 0 {
+		return err
+	}
+	fd, err := fs.work.Open(liveMark, unix.O_WRONLY, 0)
+	if err == nil {
+		err = unix.Ftruncate(fd, 1)
+		unix.Close(fd)
+	}
+	if err != nil {
+		fs.log.Warn("the mark of a live mount cannot be changed", "err", err)
+		return nil
+	}
+	fs.hard.marked.Store(true)
+	fs.at(cutUncountedMarked)
+	return nil
+}
+
 // recount finds, after a crash, the names of hard-linked lower inodes that
 // upper hides and that had not been counted when the mount was cut off: an
-// upper link to a copy in the index, or a whiteout. It walks upper once, and
-// only if there are copies in the index.
+// upper link to a copy in the index, a whiteout, or what was moved there. It
+// walks upper once, and only if there are copies in the index, or the mark says
+// that there may be such names without.
 func (fs *FS) recount() error {
-	if len(fs.hard.index) == 0 {
+	if len(fs.hard.index) == 0 && !fs.hard.marked.Load() {
 		return nil
 	}
 	fs.log.Info("the last mount was cut off: counting the links of copied-up hard links again")

@@ -373,6 +373,9 @@ func (fs *FS) doMove(m *move) error {
 	if m.dst == nil || m.exchange {
 		return fs.moveEntry(m)
 	}
+	if err := fs.markUncounted(m.p2, m.n2, m.dst.origin); err != nil {
+		return err
+	}
 	kept := m.dst.orphan >= 0
 	err := fs.keepTarget(m)
 	if err == nil {
