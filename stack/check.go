@@ -104,8 +104,12 @@ type checker struct {
 	marked []markedDir              // directories with an id or a redirect
 	unsure int                      // directories of which it is not known what they merge with
 
-	links linkCheck
+	links  linkCheck
+	copyOf map[journal.Origin]inodeID // the file of upper that is the copy
 }
+
+// inodeID names an inode of upper.
+type inodeID struct{ dev, ino uint64 }
 
 // markedDir is what is kept of a directory for the end of the walk.
 type markedDir struct {
@@ -117,7 +121,7 @@ type markedDir struct {
 
 func newChecker(fs *FS, live bool) *checker {
 	return &checker{fs: fs, live: live, ids: map[journal.DirID]string{}, idOf: map[string]journal.DirID{}, merged: map[string][]string{},
-		links: newLinkCheck(),
+		links: newLinkCheck(), copyOf: map[journal.Origin]inodeID{},
 		out: &CheckReport{Version: CheckVersion, Upper: fs.cfg.Upper, Work: fs.cfg.Work, Lowers: fs.cfg.Lowers,
 			Live: live, Complete: true, Findings: []Finding{}}}
 }

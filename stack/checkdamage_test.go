@@ -158,7 +158,7 @@ var damages = []damage{
 	{name: "origin in a layer that is not there", do: planted("/a/y", xattrOrigin, encodeOrigin(journal.Origin{Layer: 7, Ino: 1})), kinds: []string{"origin-layer"}, loses: "EIO"},
 	{name: "partial", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "") }), note: true},
 	{name: "partial by path", do: plant("elsewhere", func(ino, size uint64) []byte { return partialOrigin(1, ino, size/2, "/big") }), note: true},
-	{name: "partial, another lower file", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1, size, "") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096 to 65535"},
+	{name: "partial, another lower file", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1<<40, size, "") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096 to 65535"},
 	{name: "partial, no lower file of the name", do: plant("big2", func(ino, size uint64) []byte { return partialOrigin(1, ino, 8192, "") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096 to 8191"},
 	{name: "partial, no lower file at the path", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "/d/big") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096"},
 	{name: "partial, a directory at the path", do: plant("big", func(ino, size uint64) []byte { return partialOrigin(1, ino, size, "/d") }), kinds: []string{"partial-lower"}, loses: "the bytes 4096"},
@@ -170,7 +170,7 @@ var damages = []damage{
 		must(t, os.Truncate(m.lowers[0]+"/big", 10000))
 	}, kinds: []string{"partial-lower"}, loses: "the bytes 10000 to 65535"},
 	{name: "partial and nothing written is missing", do: func(t testing.TB, m *mounted) {
-		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1, 4096, "") })
+		plantPartial(t, m, "big", func(ino, size uint64) []byte { return partialOrigin(1, ino+1<<40, 4096, "") })
 	}, kinds: []string{"partial-lower"}},
 	{name: "partial and no regular file", do: planted("/null", xattrOrigin, partialOrigin(1, 1, 1, "/big")), kinds: []string{"partial-type"}, loses: "nothing that can be told"},
 	{name: "partial and not said so", do: func(t testing.TB, m *mounted) {
@@ -220,6 +220,16 @@ var damages = []damage{
 	{name: "index of another origin", do: func(t testing.TB, m *mounted) {
 		must(t, unix.Setxattr(m.indexed(t), xattrOrigin, encodeOrigin(journal.Origin{Layer: 1, Ino: 77}), 0))
 	}, kinds: []string{"index-origin"}, loses: "one file"},
+	{name: "origin of a file with a copy in the index", do: func(t testing.TB, m *mounted) {
+		o, _ := parseIndexName(filepath.Base(m.indexed(t)))
+		must(t, unix.Setxattr(m.upper+"/a/y", xattrOrigin, encodeOrigin(o), 0))
+	}, kinds: []string{"origin-twice"}, loses: "one file"},
+	{name: "origin of another copy", do: func(t testing.TB, m *mounted) {
+		buf := make([]byte, 256)
+		n, err := unix.Lgetxattr(m.upper+"/plain/v", xattrOrigin, buf)
+		must(t, err)
+		must(t, unix.Lsetxattr(m.upper+"/a/y", xattrOrigin, buf[:n], 0))
+	}, kinds: []string{"origin-twice"}, loses: "one file"},
 	{name: "index entry gone", do: func(t testing.TB, m *mounted) { must(t, os.Remove(m.indexed(t))) }, kinds: []string{"index-missing"}, loses: "written to it", mended: true},
 	{name: "foreign name in the index", do: func(t testing.TB, m *mounted) {
 		must(t, os.WriteFile(m.work+"/plyfs/index/what", nil, 0o600))

@@ -42,6 +42,7 @@ var checkKinds = map[string]CheckKind{
 	"shown-twice":        {Severity: Violation, Says: "a moved lower directory does not show at its old place"},
 	"covers-nothing":     {Severity: Violation, Says: "a directory in which names are hidden merges with a lower one"},
 	"origin-unreadable":  {Severity: Violation, Says: "the origin of each copy can be read"},
+	"origin-twice":       {Severity: Violation, Says: "a lower file has one copy in upper"},
 	"origin-layer":       {Severity: Violation, Says: "an origin names a layer that is there"},
 	"impure":             {Severity: Violation, Says: "a directory without lower parts that holds copies says so", Repaired: true},
 	"partial-lower":      {Severity: Violation, Says: "the lower file of a partial one is there, with its inode number and size"},

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/plyfs/plyfs/layers"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layers"
+	"github.com/plyfs/plyfs/stack/journal"
 )
 
 // checkOrigin looks at the origin of an upper entry or of a copy in the index;
@@ -40,8 +42,29 @@ func (c *checker) checkOrigin(d *checkDir, up *layers.Dir, name, path string) {
 		return
 	}
 	c.links.sawCopy(o.Origin, up, name, path, &st)
+	c.checkOneCopy(o.Origin, path, &st)
 	if o.partial {
 		c.checkPartial(o, d, up, name, path, &st)
+	}
+}
+
+// checkOneCopy proves that a lower inode has one copy, whose names all are names
+// of one file. A mount that knows one of two copies takes the other for it.
+func (c *checker) checkOneCopy(o journal.Origin, path string, st *unix.Stat_t) {
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return
+	}
+	id := inodeID{st.Dev, st.Ino}
+	first, ok := c.copyOf[o]
+	if !ok {
+		c.copyOf[o] = id
+		return
+	}
+	if first != id {
+		c.add(Finding{Severity: Violation, Kind: "origin-twice", Path: path,
+			What:  fmt.Sprintf("%s says that it is a copy of inode %d of lower layer %d, and so does that of another file of upper, inode %d", xattrOrigin, o.Ino, o.Layer, first.ino),
+			Loses: "one of the two: the mount takes them for one file",
+			Mend:  "restore from a copy what is wrong; a file of which nothing is in the lower layers needs no " + xattrOrigin})
 	}
 }
 
