@@ -34,13 +34,26 @@ func dial(m mount) (*net.UnixConn, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fail(exitEnvironment, "%s: only root may ask the daemon; run plyfs as root", m.Mountpoint)
 	case isDead(probe(m.Mountpoint)):
-		return nil, fail(exitFailure, "%s: the daemon is dead; mount again by the same command, or plyfs umount %s", m.Mountpoint, m.Mountpoint)
+		return nil, saysDead(m)
 	case noListener(err) && covers(m, runDir):
 		return nil, fail(exitFailure, "%s: the daemon cannot be asked: its mount lies over its control socket in %s", m.Mountpoint, runDir)
 	case noListener(err):
 		return nil, fail(exitFailure, "%s: the daemon has no control socket in %s; was it started in another container?", m.Mountpoint, runDir)
 	}
 	return nil, fail(exitFailure, "%s: the daemon does not answer: %w", m.Mountpoint, err)
+}
+
+func saysDead(m mount) error {
+	return fail(exitFailure, "%s: the daemon is dead; mount again by the same command, or plyfs umount %s", m.Mountpoint, m.Mountpoint)
+}
+
+// brokenOff is the error about a conversation that failed: a daemon that is
+// killed takes connections until the last of its threads has ended.
+func brokenOff(m mount, what string, err error) error {
+	if isDead(probe(m.Mountpoint)) {
+		return saysDead(m)
+	}
+	return fail(exitFailure, "%s: %s: %w", m.Mountpoint, what, err)
 }
 
 // noListener says whether an error means that nobody listens on a socket.
@@ -66,11 +79,11 @@ func ask(m mount, r request, into any) error {
 		_ = conn.SetDeadline(time.Time{}) // programs may take long to load, disks to write, and a large upper to walk
 	}
 	if err := json.NewEncoder(conn).Encode(r); err != nil {
-		return fail(exitFailure, "%s: asking the daemon: %w", m.Mountpoint, err)
+		return brokenOff(m, "asking the daemon", err)
 	}
 	var a answer
 	if err := json.NewDecoder(conn).Decode(&a); err != nil {
-		return fail(exitFailure, "%s: the daemon's answer cannot be read: %w", m.Mountpoint, err)
+		return brokenOff(m, "the daemon's answer cannot be read", err)
 	}
 	if a.Error != "" {
 		hint := when(strings.HasSuffix(a.Error, unix.EIO.Error()), "; plyfs status "+m.Mountpoint+" says what went wrong")

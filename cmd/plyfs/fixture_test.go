@@ -114,10 +114,13 @@ func wantMounted(t testing.TB, path string, want bool) {
 	}
 }
 
+// patience is for what certainly comes, on a busy machine late.
+const patience = time.Minute
+
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}

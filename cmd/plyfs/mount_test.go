@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,7 +110,7 @@ func TestMountQuietPipes(t *testing.T) {
 	select {
 	case r := <-done:
 		r.want(t, 0, "")
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the daemon keeps the outputs open")
 	}
 	call(t, dir, "umount", "m").want(t, 0, "")
@@ -120,8 +121,13 @@ func TestMountForeground(t *testing.T) {
 	dir := layersDir(t)
 	cmd := program("mount", "-f", "-o", layerOptions, "m")
 	cmd.Dir = dir
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	stderr, err := os.Create(dir + "/stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	log := func() string { b, _ := os.ReadFile(stderr.Name()); return string(b) }
+	cmd.Stderr = stderr
 	start(t, cmd)
 	eventually(t, "the mount", func() bool { _, err := os.Stat(dir + "/m/f"); return err == nil })
 	if s := status(t, dir+"/m"); s.PID != cmd.Process.Pid || s.CapSysRes {
@@ -132,17 +138,14 @@ func TestMountForeground(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Process.Signal(syscall.SIGINT) // busy: goes on
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, "a word about the first signal", func() bool { return strings.Contains(log(), "second signal") })
 	wantMounted(t, dir+"/m", true)
 	_ = f.Close()
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, stderr.String())
+		t.Errorf("%v: %s", err, log())
 	}
 	wantMounted(t, dir+"/m", false)
-	if !strings.Contains(stderr.String(), "second signal") {
-		t.Errorf("log %s", stderr.String())
-	}
 }
 
 // TestMountRefused: each refusal is one line, with nothing mounted or made.
@@ -210,14 +213,44 @@ func TestMountOverDead(t *testing.T) {
 	wantMounted(t, dir+"/m", false)
 }
 
-// killDaemon kills the daemon of a mount.
+// killDaemon kills the daemon of a mount, and waits for its end: that of all its
+// threads, the last of which closes its files.
 func killDaemon(t testing.TB, mountpoint string) {
 	t.Helper()
 	pid := status(t, mountpoint).PID
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the daemon's end", func() bool { return !alive(pid) })
+	eventually(t, "the daemon's end", func() bool { return ended(pidfd, 0) })
+}
+
+// TestStatusOfTheDying: a daemon that was killed is told as dead from the first
+// moment, while its last threads end.
+func TestStatusOfTheDying(t *testing.T) {
+	dir := layersDir(t)
+	for range 5 {
+		call(t, dir, "mount", "-o", layerOptions, "m").want(t, 0, "")
+		p, err := atMount(dir + "/m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid := status(t, dir+"/m").PID
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for alive(pid) {
+			runtime.Gosched()
+		}
+		if err := ask(p.mount, request{Verb: verbStatus}, nil); err == nil || !strings.Contains(err.Error(), "the daemon is dead") {
+			t.Errorf("%v", err)
+		}
+		call(t, dir, "umount", "m").want(t, 0, "the daemon had died")
+	}
 }
 
 // TestUmountBusy: those who hold the mount are named, one line.
