@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(realMain(os.Args))
 	}
+	unix.Umask(0o022) // others are to enter the directories that tests make
 	os.Exit(m.Run())
 }
 

@@ -5,7 +5,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -45,37 +44,51 @@ func checkOwnNamespace(parent namespaceID) error {
 }
 
 // killNamespace ends all processes of a mount namespace but one: it asks them,
-// and kills those that have not ended a little later.
+// and kills those that have not ended a little later. That none is left is sure
+// only when several listings say so: each misses the child of a process that
+// forked after the names were read and ended before it was looked at, as those
+// do that make themselves daemons.
 func killNamespace(id namespaceID, except int) {
-	const grace, patience, pause = time.Second, 10 * time.Second, 20 * time.Millisecond
+	const grace, patience, pause, empty = time.Second, 10 * time.Second, 20 * time.Millisecond, 4
 	if id == (namespaceID{}) {
 		return
 	}
 	sig := unix.SIGTERM
 	asked := map[int]bool{}
-	for start := time.Now(); time.Since(start) < patience; time.Sleep(pause) {
+	nobody := 0
+	for start := time.Now(); time.Since(start) < patience; {
 		if time.Since(start) > grace {
 			sig = unix.SIGKILL
 		}
 		members := membersOf(id, except)
 		if len(members) == 0 {
-			return
+			if nobody++; nobody == empty {
+				return
+			}
+			continue
 		}
+		nobody = 0
 		for _, pid := range members {
 			if sig == unix.SIGKILL || !asked[pid] {
 				_ = unix.Kill(pid, sig)
 				asked[pid] = true
 			}
 		}
+		time.Sleep(pause)
 	}
 }
 
 // membersOf lists the processes of a mount namespace. Zombies have none.
 func membersOf(id namespaceID, except int) (pids []int) {
-	links, _ := filepath.Glob("/proc/[0-9]*/ns/mnt")
-	for _, link := range links {
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(link))))
-		if err == nil && pid != except && namespaceAt(link) == id {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err == nil && pid != except && namespaceAt("/proc/"+name+"/ns/mnt") == id {
 			pids = append(pids, pid)
 		}
 	}

@@ -220,6 +220,9 @@ func background(t testing.TB, base, script string) (cmd *exec.Cmd, stderr *bytes
 	cmd.Stdout = out
 	stderr = new(bytes.Buffer)
 	cmd.Stderr, cmd.WaitDelay = stderr, 20*time.Second
+	// Without the terminal, if the tests have one: what that sends to its
+	// foreground is not sent on.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	start(t, cmd)
 	eventually(t, "the command", func() bool {
 		b, err := os.ReadFile(out.Name())
@@ -244,6 +247,10 @@ func TestRunSignals(t *testing.T) {
 	}
 }
 
+// sleep is a call of sleep(1) that no other test makes, also not one of another
+// run of the tests.
+func sleep(n int) string { return fmt.Sprintf("sleep %d%d", 1000+n, os.Getpid()) }
+
 // sleepers counts the processes whose command line has a text.
 func sleepers(mark string) (n int) {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -259,33 +266,52 @@ func sleepers(mark string) (n int) {
 // everything ends with a plyfs run that is killed.
 func TestRunLeavesNoProcess(t *testing.T) {
 	dir, base := runDirs(t)
-	r := call(t, base, "run", "--", "sh", "-c", "setsid sleep 98761 >/dev/null 2>&1 & echo 1 >new")
+	one, two := sleep(1), sleep(2)
+	r := call(t, base, "run", "--", "sh", "-c", "setsid "+one+" >/dev/null 2>&1 & echo 1 >new")
 	if r.code != 0 || r.stderr != "A new\n" {
 		t.Errorf("%+v", r)
 	}
-	if n := sleepers("sleep 98761"); n != 0 {
+	if n := sleepers(one); n != 0 {
 		t.Errorf("%d processes left behind", n)
 	}
-	cmd, _ := background(t, base, "sleep 98762 & setsid sleep 98762 & echo 1 >new; echo ready; sleep 98762; true")
-	if n := sleepers("sleep 98762"); n < 3 {
+	cmd, _ := background(t, base, two+" & setsid "+two+" & echo 1 >new; echo ready; "+two+"; true")
+	if n := sleepers(two); n < 3 {
 		t.Errorf("%d processes before the kill", n)
 	}
 	_ = cmd.Process.Kill()
-	eventually(t, "the end of all processes", func() bool { return sleepers("sleep 98762") == 0 })
+	eventually(t, "the end of all processes", func() bool { return sleepers(two) == 0 })
+	wantClean(t, dir, base)
+}
+
+// TestRunLeavesNoDaemon: what makes itself a daemon just when the command ends
+// ends with it, too.
+func TestRunLeavesNoDaemon(t *testing.T) {
+	dir, base := runDirs(t)
+	daemon := sleep(4)
+	for ms := range 8 {
+		script := fmt.Sprintf("(sleep 0.%03d; setsid -f %s) >/dev/null 2>&1 & echo 1 >new", ms, daemon)
+		if r := call(t, base, "run", "--", "sh", "-c", script); r.code != 0 || r.stderr != "A new\n" {
+			t.Fatalf("after %d ms: %+v", ms, r)
+		}
+		if n := sleepers(daemon); n != 0 {
+			t.Fatalf("after %d ms: %d processes left behind", ms, n)
+		}
+	}
 	wantClean(t, dir, base)
 }
 
 // TestRunServerKilled: a dead server is told, and nothing stays.
 func TestRunServerKilled(t *testing.T) {
 	dir, base := runDirs(t)
-	cmd, stderr := background(t, base, "sleep 98763 & echo ready; sleep 98763; true")
+	three := sleep(3)
+	cmd, stderr := background(t, base, three+" & echo ready; "+three+"; true")
 	server := childOf(t, cmd.Process.Pid, "run-serve")
 	_ = unix.Kill(server, unix.SIGKILL)
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != exitRunFailed || !strings.Contains(stderr.String(), "server of the overlay died") {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
-	eventually(t, "the end of all processes", func() bool { return sleepers("sleep 98763") == 0 })
+	eventually(t, "the end of all processes", func() bool { return sleepers(three) == 0 })
 	wantClean(t, dir, base)
 }
 
