@@ -191,7 +191,7 @@ func TestCheckClean(t *testing.T) {
 // What a mount that was killed leaves is no violation, and it is said what will
 // become of it.
 func TestCheckAfterAKill(t *testing.T) {
-	m := mountOver(t, nil, checkLower(t))
+	m := mountOver(t, still, checkLower(t))
 	workload(t, m)
 	back := m.freeze()
 	m.unmount()

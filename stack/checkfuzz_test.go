@@ -289,7 +289,7 @@ func TestCheckEveryBit(t *testing.T) {
 // left, and cuts it everywhere. Records at its end that nothing says were
 // durable may be lost by that, as by a power cut; nothing else may.
 func TestCheckEveryByteOfTheLog(t *testing.T) {
-	m := mountOver(t, nil, checkLower(t))
+	m := mountOver(t, still, checkLower(t))
 	workload(t, m)
 	must(t, m.Sync())
 	for _, name := range []string{"keep", "a/y", "plain/v"} {

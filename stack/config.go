@@ -110,6 +110,9 @@ type Config struct {
 	cutPoint func(CutPoint)
 	// noXattrs has the mount believe that upper's file system has no xattrs.
 	noXattrs bool
+	// still has nothing done only because time has passed: no settling, no folding
+	// of the journal, no completion. For tests of what is before that.
+	still bool
 }
 
 // Error is a refusal in words: what is wrong with which path, and the mend.

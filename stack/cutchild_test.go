@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 	if s := os.Getenv(cutChildEnv); s != "" {
 		runCutChild(s)
 	}
+	unix.Umask(0) // as it is from the first mount on
 	os.Exit(m.Run())
 }
 
@@ -52,7 +53,8 @@ type cutJob struct {
 }
 
 func (j *cutJob) config() Config {
-	return Config{Upper: j.Upper, Work: j.Work, Lowers: j.Lowers, Mountpoint: j.Mnt, noXattrs: j.NoXattrs}
+	// Still: what happens in the background is at no certain point.
+	return Config{Upper: j.Upper, Work: j.Work, Lowers: j.Lowers, Mountpoint: j.Mnt, noXattrs: j.NoXattrs, still: true}
 }
 
 // cutAt and cutAtEnd end the list of the points that were passed.
@@ -202,7 +204,7 @@ func (j *cutJob) spawn(t testing.TB) *cutDaemon {
 	must(t, err)
 	d.out = bufio.NewScanner(out)
 	must(t, d.cmd.Start())
-	d.timer = time.AfterFunc(30*time.Second, func() { _ = d.cmd.Process.Kill() })
+	d.timer = time.AfterFunc(2*patience, func() { _ = d.cmd.Process.Kill() })
 	return d
 }
 

@@ -66,7 +66,6 @@ func TestFilesByCaller(t *testing.T) {
 func TestFilesByCallerAtOnce(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode func(*Config)) {
 		m := secretMount(t, fileByUser(), mode)
-		var opens atomic.Int64
 		until := time.Now().Add(500 * time.Millisecond)
 		var wg sync.WaitGroup
 		for _, uid := range []uint32{userA, userB, userA, userB} {
@@ -77,9 +76,8 @@ func TestFilesByCallerAtOnce(t *testing.T) {
 			}
 			wg.Go(func() {
 				u.do(func() {
-					for time.Now().Before(until) {
+					for n := 0; n < 5 || time.Now().Before(until); n++ {
 						got, err := tryRead(m.path("f"))
-						opens.Add(1)
 						if err != nil || got != want {
 							t.Errorf("user %d: %v, the bytes are right: %v", uid, err, got == want)
 							return
@@ -88,10 +86,7 @@ func TestFilesByCallerAtOnce(t *testing.T) {
 				})
 			})
 		}
-		m.within(30*time.Second, "the users", wg.Wait)
-		if opens.Load() < 8 {
-			t.Errorf("only %d opens", opens.Load())
-		}
+		m.within("the users", wg.Wait)
 	})
 }
 

@@ -52,9 +52,11 @@ func (fs *FS) Mount() error {
 	fs.background(fs.pageDropper)
 	fs.background(fs.policyWatcher)
 	if fs.j != nil {
-		fs.background(fs.settler)
 		fs.background(func(<-chan struct{}) { fs.findPartial() })
-		fs.background(func(<-chan struct{}) { fs.runCompleter() })
+		if !fs.cfg.still {
+			fs.background(fs.settler)
+			fs.background(func(<-chan struct{}) { fs.runCompleter() })
+		}
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func (m *mounted) unmount() { m.unmountOnce.Do(m.unmountNow) }
 func (m *mounted) unmountNow() {
 	m.t.Helper()
 	var err error
-	for range 100 {
+	for range 500 {
 		if err = unix.Unmount(m.mnt, 0); err != unix.EBUSY {
 			break
 		}
@@ -132,7 +132,7 @@ func (m *mounted) unmountNow() {
 	}
 	select {
 	case <-m.ended:
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		stacks := make([]byte, 64<<10)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		m.t.Errorf("the server did not end after the unmount; log:\n%s\n%s", m.log, stacks)
@@ -164,8 +164,11 @@ func (m *mounted) remount(change func(*Config)) *mounted {
 
 func (m *mounted) path(rel string) string { return filepath.Join(m.mnt, rel) }
 
+// patience is for what certainly comes, on a busy machine late.
+const patience = time.Minute
+
 // within fails the test, and aborts the connection, if fn hangs.
-func (m *mounted) within(d time.Duration, what string, fn func()) {
+func (m *mounted) within(what string, fn func()) {
 	m.t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -174,11 +177,28 @@ func (m *mounted) within(d time.Duration, what string, fn func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(d):
+	case <-time.After(patience):
 		_ = unix.Unmount(m.mnt, unix.MNT_FORCE|unix.MNT_DETACH)
-		m.t.Fatalf("%s: no answer within %v", what, d)
+		m.t.Fatalf("%s: no answer within %v", what, patience)
 	}
 }
+
+// eventually waits until a condition holds, and tells whether it does.
+func eventually(ok func() bool) bool {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		late := time.Now().After(end)
+		if ok() {
+			return true
+		}
+		if late {
+			return false
+		}
+	}
+}
+
+// still makes a mount that does nothing only because time has passed: for what is
+// before a sync.
+func still(c *Config) { c.still = true }
 
 // must fails the test at once on an error.
 func must(t testing.TB, err error) {

@@ -194,7 +194,11 @@ func (fs *FS) openJournal(fresh bool) error {
 	for _, l := range fs.layers[1:] {
 		meta.Lowers = append(meta.Lowers, layerID(l))
 	}
-	j, err := journal.Open(fs.work.Path(), meta, journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log, CutPoint: fs.journalAt()})
+	opts := journal.Options{NoSync: fs.cfg.Volatile, Logger: fs.log, CutPoint: fs.journalAt()}
+	if fs.cfg.still {
+		opts.FoldInterval = -1
+	}
+	j, err := journal.Open(fs.work.Path(), meta, opts)
 	if err != nil {
 		kind := KindJournal
 		if errors.Is(err, journal.ErrLocked) {

@@ -226,7 +226,7 @@ func TestPartialCompletionIsUnseen(t *testing.T) {
 // has been synced.
 func TestPartialMarkOfSmallFiles(t *testing.T) {
 	low, want := partLower(t, 10_000)
-	m := mountOver(t, nil, low)
+	m := mountOver(t, still, low)
 	f := openFD(t, m.path("f"), unix.O_WRONLY|unix.O_APPEND)
 	f.writeAt("!", 0) // at the end
 	want = append(want, '!')
@@ -289,22 +289,28 @@ func TestPartialNeedsExactHoles(t *testing.T) {
 // In the background files become whole at a bounded rate.
 func TestPartialBackgroundCompletion(t *testing.T) {
 	low, want := partLower(t, 3<<20)
-	m := mountOver(t, func(c *Config) { c.CopyUp, c.CompleteRate = CopyUpPartial, 1<<20 }, low)
+	rw := tmpfs(t) // of which more than a tenth is free
+	mkdir(t, rw+"/u")
+	mkdir(t, rw+"/w")
+	m := mountOver(t, func(c *Config) {
+		c.Upper, c.Work, c.CopyUp, c.CompleteRate = rw+"/u", rw+"/w", CopyUpPartial, 1<<20
+	}, low)
+	begin := time.Now()
 	f := openFD(t, m.path("f"), unix.O_RDWR)
 	f.writeAt("x", 1)
 	want[1] = 'x'
-	begin := time.Now()
-	for deadline := begin.Add(30 * time.Second); m.Status().Partial.Completed == 0; time.Sleep(20 * time.Millisecond) {
+	if !eventually(func() bool {
 		wantBytes(t, "meanwhile", m.path("f"), want)
-		if time.Now().After(deadline) {
-			t.Fatalf("not completed: %+v", m.Status().Partial)
-		}
+		return m.Status().Partial.Completed > 0
+	}) {
+		t.Fatalf("not completed: %+v", m.Status().Partial)
 	}
 	if took := time.Since(begin); took < completeDelay+2*time.Second {
 		t.Errorf("3 MiB at 1 MiB a second were there after %v", took)
 	}
 	f.close()
 	wantBytes(t, "in upper", m.upper+"/f", want)
+	m.unmount() // before the file system below goes
 }
 
 // The sizes at which blocks, limits and ends of files meet.

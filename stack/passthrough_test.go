@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -347,14 +346,11 @@ func (m *mounted) waitReleased(rel string) {
 	n, err := m.walk(rel)
 	must(m.t, err)
 	defer m.Forget(n.id, 1)
-	for range 200 {
+	if !eventually(func() bool {
 		n.mu.RLock()
-		opens := n.io.opens
-		n.mu.RUnlock()
-		if opens == 0 {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
+		defer n.mu.RUnlock()
+		return n.io.opens == 0
+	}) {
+		m.t.Fatalf("%s is still open", rel)
 	}
-	m.t.Fatalf("%s is still open", rel)
 }

@@ -36,6 +36,14 @@ func wantBlanked(t *testing.T, m *mounted, rels ...string) {
 	}
 }
 
+// writeSecret makes a file with a secret, and waits until the daemon knows that it
+// is closed: while somebody writes it, it is shown as it is.
+func writeSecret(t *testing.T, m *mounted, rel string) {
+	t.Helper()
+	writePath(t, m.path(rel), secretContent())
+	m.waitReleased(rel)
+}
+
 // again mounts the same tree anew under the same policy.
 func (m *mounted) again(change func(*Config)) *mounted {
 	m.t.Helper()
@@ -99,30 +107,30 @@ var placeMoves = map[string]func(t *testing.T, m *mounted) []string{
 		return []string{"e/f", "e/sub/f", "e/hard"}
 	},
 	"a new file": func(t *testing.T, m *mounted) []string {
-		writePath(t, m.path("c/new"), secretContent())
+		writeSecret(t, m, "c/new")
 		must(t, unix.Rename(m.path("c/new"), m.path("new")))
 		return []string{"new"}
 	},
 	"a new file, linked out": func(t *testing.T, m *mounted) []string {
-		writePath(t, m.path("c/new"), secretContent())
+		writeSecret(t, m, "c/new")
 		must(t, unix.Link(m.path("c/new"), m.path("free/new")))
 		must(t, unix.Unlink(m.path("c/new")))
 		return []string{"free/new"}
 	},
 	"a new file, exchanged out": func(t *testing.T, m *mounted) []string {
-		writePath(t, m.path("c/new"), secretContent())
+		writeSecret(t, m, "c/new")
 		must(t, unix.Renameat2(unix.AT_FDCWD, m.path("free/x"), unix.AT_FDCWD, m.path("c/new"), unix.RENAME_EXCHANGE))
 		return []string{"free/x"}
 	},
 	"a new directory, exchanged out": func(t *testing.T, m *mounted) []string {
 		must(t, unix.Mkdir(m.path("c/n"), 0o755))
 		must(t, unix.Mkdir(m.path("n"), 0o755))
-		writePath(t, m.path("c/n/new"), secretContent())
+		writeSecret(t, m, "c/n/new")
 		must(t, unix.Renameat2(unix.AT_FDCWD, m.path("n"), unix.AT_FDCWD, m.path("c/n"), unix.RENAME_EXCHANGE))
 		return []string{"n/new"}
 	},
 	"a new file in a lower directory that moves": func(t *testing.T, m *mounted) []string {
-		writePath(t, m.path("c/sub/new"), secretContent())
+		writeSecret(t, m, "c/sub/new")
 		must(t, unix.Rename(m.path("c/sub"), m.path("sub")))
 		must(t, unix.Rename(m.path("sub/new"), m.path("free/new")))
 		return []string{"sub/f", "free/new"}
@@ -130,15 +138,15 @@ var placeMoves = map[string]func(t *testing.T, m *mounted) []string{
 	"a new directory": func(t *testing.T, m *mounted) []string {
 		must(t, unix.Mkdir(m.path("c/n"), 0o755))
 		must(t, unix.Mkdir(m.path("c/n/m"), 0o755))
-		writePath(t, m.path("c/n/a"), secretContent())
-		writePath(t, m.path("c/n/m/b"), secretContent())
+		writeSecret(t, m, "c/n/a")
+		writeSecret(t, m, "c/n/m/b")
 		must(t, unix.Rename(m.path("c/n"), m.path("free/n")))
 		return []string{"free/n/a", "free/n/m/b"}
 	},
 	"a new directory, file by file": func(t *testing.T, m *mounted) []string {
 		must(t, unix.Mkdir(m.path("c/n"), 0o755))
 		must(t, unix.Mkdir(m.path("c/n/m"), 0o755))
-		writePath(t, m.path("c/n/m/b"), secretContent())
+		writeSecret(t, m, "c/n/m/b")
 		must(t, unix.Rename(m.path("c/n"), m.path("free/n")))
 		must(t, unix.Rename(m.path("free/n/m"), m.path("m")))
 		must(t, unix.Rename(m.path("m/b"), m.path("b")))
@@ -148,12 +156,12 @@ var placeMoves = map[string]func(t *testing.T, m *mounted) []string{
 	"a new directory written to after it has moved": func(t *testing.T, m *mounted) []string {
 		must(t, unix.Mkdir(m.path("c/n"), 0o755))
 		must(t, unix.Rename(m.path("c/n"), m.path("n")))
-		writePath(t, m.path("n/late"), secretContent())
+		writeSecret(t, m, "n/late")
 		must(t, unix.Rename(m.path("n/late"), m.path("late")))
 		return []string{"late"}
 	},
 	"moved in and out again": func(t *testing.T, m *mounted) []string {
-		writePath(t, m.path("new"), secretContent())
+		writeSecret(t, m, "new")
 		wantSame(t, "before it is moved in", readPath(t, m.path("new")), secretContent())
 		must(t, unix.Rename(m.path("new"), m.path("c/new")))
 		wantBlanked(t, m, "c/new")
@@ -162,14 +170,14 @@ var placeMoves = map[string]func(t *testing.T, m *mounted) []string{
 	},
 	"a directory moved in and out again": func(t *testing.T, m *mounted) []string {
 		must(t, unix.Mkdir(m.path("n"), 0o755))
-		writePath(t, m.path("n/a"), secretContent())
+		writeSecret(t, m, "n/a")
 		must(t, unix.Rename(m.path("n"), m.path("c/n")))
 		wantBlanked(t, m, "c/n/a")
 		must(t, unix.Rename(m.path("c/n"), m.path("n")))
 		return []string{"n/a"}
 	},
 	"linked in": func(t *testing.T, m *mounted) []string {
-		writePath(t, m.path("new"), secretContent())
+		writeSecret(t, m, "new")
 		must(t, unix.Link(m.path("new"), m.path("c/new")))
 		return []string{"c/new"}
 	},
@@ -267,7 +275,7 @@ func TestPlaceOfTheRemoved(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			m := placeMount(t, mode.change)
 			must(t, m.SetPolicy(nil))
-			writePath(t, m.path("c/new"), secretContent())
+			writeSecret(t, m, "c/new")
 			must(t, unix.Link(m.path("c/new"), m.path("c/new2")))
 			var held []*testFD
 			for _, n := range []string{"c/f", "c/new", "c/hard"} {

@@ -205,19 +205,19 @@ func TestPolicyPanics(t *testing.T) {
 		}
 	}, layer(t, "file boom 1", "file a 1", "file d/boom 1", "file d/b 1"))
 	var st unix.Stat_t
-	m.within(5e9, "a lookup that panics", func() {
+	m.within("a lookup that panics", func() {
 		wantErrno(t, "lookup", unix.Lstat(m.path("boom"), &st), unix.EIO)
 	})
-	m.within(5e9, "the next lookup in the directory", func() {
+	m.within("the next lookup in the directory", func() {
 		if got := readPath(t, m.path("a")); got != "1" {
 			t.Errorf("a: %q", got)
 		}
 	})
-	m.within(5e9, "an open that panics", func() {
+	m.within("an open that panics", func() {
 		_, err := unix.Open(m.path("a"), unix.O_RDWR, 0)
 		wantErrno(t, "open", err, unix.EIO)
 	})
-	m.within(5e9, "the next open of the file", func() {
+	m.within("the next open of the file", func() {
 		if got := readPath(t, m.path("a")); got != "1" {
 			t.Errorf("a: %q", got)
 		}
@@ -227,7 +227,7 @@ func TestPolicyPanics(t *testing.T) {
 		t.Errorf("%d panics counted, want 2 or more", m.wantPanics)
 	}
 	armed.Store(false)
-	m.within(5e9, "reading once the policy is mended", func() {
+	m.within("reading once the policy is mended", func() {
 		if got := readPath(t, m.path("boom")); got != "1" {
 			t.Errorf("boom: %q", got)
 		}
@@ -247,7 +247,7 @@ func TestPolicyPanicsInReaddir(t *testing.T) {
 		}}
 	}, layer(t, "file d/boom 1", "file d/b 1"))
 	d := openFD(t, m.path("d"), unix.O_RDONLY|unix.O_DIRECTORY)
-	m.within(5e9, "a listing that panics", func() {
+	m.within("a listing that panics", func() {
 		n, err := 1, error(nil)
 		for n > 0 && err == nil { // names before the one that fails come first
 			n, err = unix.Getdents(d.fd, make([]byte, 4096))
@@ -259,12 +259,12 @@ func TestPolicyPanicsInReaddir(t *testing.T) {
 		t.Error("no panic was counted")
 	}
 	armed.Store(false)
-	m.within(5e9, "a lookup in the directory after that", func() {
+	m.within("a lookup in the directory after that", func() {
 		if got := readPath(t, m.path("d/b")); got != "1" {
 			t.Errorf("b: %q", got)
 		}
 	})
-	m.within(5e9, "the next listing", func() { wantNames(t, m.path("d"), "b", "boom") })
+	m.within("the next listing", func() { wantNames(t, m.path("d"), "b", "boom") })
 }
 
 // Status, explain and changes ask the policy too, outside any request.

@@ -149,7 +149,7 @@ func TestSetPolicyHide(t *testing.T) {
 				}
 				wantStanding(t, m, d, e)
 				wantContent(t, "a file that was open", c, "3")
-				m.within(5*time.Second, "a change of a file in a hidden directory", func() {
+				m.within("a change of a file in a hidden directory", func() {
 					if err := unix.Fchmod(c.fd, 0o600); err != nil && err != unix.ESTALE {
 						t.Errorf("fchmod: %v", err)
 					}
@@ -172,7 +172,7 @@ func TestSetPolicyHide(t *testing.T) {
 // wantStanding: nothing is found or made from a directory that was hidden.
 func wantStanding(t *testing.T, m *mounted, d, e *testFD) {
 	t.Helper()
-	m.within(10*time.Second, "who stands in a hidden directory", func() {
+	m.within("who stands in a hidden directory", func() {
 		var st unix.Stat_t
 		wantErrno(t, "a lookup", unix.Fstatat(d.fd, "b", &st, 0), unix.ESTALE)
 		wantErrno(t, "a lookup below", unix.Fstatat(e.fd, "c", &st, 0), unix.ESTALE)
@@ -275,7 +275,7 @@ func TestSetPolicyUnderReaders(t *testing.T) {
 				})
 			}
 			all := []*rulePolicy{first}
-			m.within(60*time.Second, "swaps", func() {
+			m.within("swaps", func() {
 				for i := range 20 {
 					p := blankAll()
 					if i%2 == 1 {
@@ -431,12 +431,10 @@ func TestEpoch(t *testing.T) {
 				blank.Store(true)
 				hide.Store(true)
 				p.epoch.Add(1)
-				ok := false
-				for end := time.Now().Add(20 * policyPoll); !ok && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if !eventually(func() bool {
 					got, err := f.tryContent()
-					ok = err == nil && got == blankedSecret() && unix.Lstat(m.path("other"), &unix.Stat_t{}) == unix.ENOENT
-				}
-				if !ok {
+					return err == nil && got == blankedSecret() && unix.Lstat(m.path("other"), &unix.Stat_t{}) == unix.ENOENT
+				}) {
 					t.Errorf("after %v: the mount does not follow", wait)
 				}
 				wantNames(t, m.mnt, "d", "f")
@@ -522,7 +520,7 @@ func TestSetPolicyDuringCopyUp(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	close(goOn)
-	m.within(10*time.Second, "the copy-up", func() {
+	m.within("the copy-up", func() {
 		must(t, <-done)
 		must(t, <-set)
 	})

@@ -28,7 +28,7 @@ func whiteoutsIn(t testing.TB, dir string) (out []string) {
 // A whiteout stands in for a record until that is durable; Sync takes it away,
 // and the name stays hidden.
 func TestSettleAfterSync(t *testing.T) {
-	m := mountOver(t, nil, layer(t, "file a 1", "file d/b 1", "file r 1", "dir old", "file old/x 1"))
+	m := mountOver(t, still, layer(t, "file a 1", "file d/b 1", "file r 1", "dir old", "file old/x 1"))
 	for _, p := range []string{"a", "d/b"} {
 		writePath(t, m.path(p), "2")
 		must(t, unix.Unlink(m.path(p)))
@@ -112,7 +112,7 @@ func TestCloseSettles(t *testing.T) {
 
 // fsync of anything makes the records before it durable.
 func TestFsyncMakesRecordsDurable(t *testing.T) {
-	m := mountOver(t, nil, layer(t, "file a 1", "file b 1"))
+	m := mountOver(t, still, layer(t, "file a 1", "file b 1"))
 	must(t, unix.Unlink(m.path("a")))
 	if !m.j.Dirty() {
 		t.Fatal("a removal that is durable at once: this test proves nothing")
@@ -225,7 +225,7 @@ func TestOverlayXattrsOfUsersInUpper(t *testing.T) {
 
 // All names of a lower inode are one inode before, during and after copy-up.
 func TestHardLinks(t *testing.T) {
-	m := mountOver(t, nil, layer(t, "file a 1", "link a b", "link a d/c"))
+	m := mountOver(t, still, layer(t, "file a 1", "link a b", "link a d/c"))
 	wantLinks := func(n uint64, content string, names ...string) {
 		t.Helper()
 		ino := statOf(t, m.path(names[0])).Ino
@@ -246,7 +246,7 @@ func TestHardLinks(t *testing.T) {
 	wantLinks(2, "2", "b", "d/c")
 	must(t, unix.Link(m.path("d/c"), m.path("new")))
 	wantLinks(3, "2", "b", "d/c", "new")
-	m = m.remount(nil)
+	m = m.remount(still)
 	wantLinks(3, "2", "d/c", "new", "b")
 	must(t, unix.Rename(m.path("d/c"), m.path("moved")))
 	wantLinks(3, "2", "b", "moved", "new")

@@ -51,9 +51,9 @@ func stress(t *testing.T, mode string) {
 			s.report()
 		}
 	})
-	m.within(stressTime+30*time.Second, "the stress", wg.Wait)
+	m.within("the stress", wg.Wait)
 	t.Logf("%d operations, status %+v, %+v", s.ops.Load(), m.Status().Opens, m.Status().CopyUps)
-	m.within(30*time.Second, "rm -rf", func() {
+	m.within("rm -rf", func() {
 		for _, n := range names(t, m.mnt) {
 			if err := os.RemoveAll(m.path(n)); err != nil {
 				t.Errorf("rm -rf %s: %v", n, err)
@@ -248,7 +248,7 @@ func copyUpRaces(t *testing.T, mode string) {
 				}
 			})
 		}
-		m.within(30*time.Second, "racing opens", wg.Wait)
+		m.within("racing opens", wg.Wait)
 		want := "b" + stressContent(0)[1:]
 		if got := readPath(t, f); got != want {
 			t.Errorf("%s holds %q and %d bytes more", f, got[:min(len(got), 4)], len(got)-4)
