@@ -59,7 +59,11 @@ func TestLongTargets(t *testing.T) {
 	root := upper(t, t.TempDir(), 16).Root()
 	for _, n := range []int{1, 255, 256, 257, 1024, 4000} {
 		want := strings.Repeat("t", n)
-		must(t, root.Symlink(want, "l"))
+		err := root.Symlink(want, "l")
+		if err == unix.ENAMETOOLONG && n >= 1024 {
+			continue // than xfs takes
+		}
+		must(t, err)
 		if got, err := root.Readlink("l"); err != nil || got != want {
 			t.Errorf("%d: %d bytes, %v", n, len(got), err)
 		}

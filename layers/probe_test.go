@@ -48,7 +48,7 @@ func TestProbeUpper(t *testing.T) {
 // An overlay lacks much of what an upper layer is asked for, and it is told why.
 func TestProbeOnOverlay(t *testing.T) {
 	needRoot(t)
-	dir := t.TempDir()
+	dir := tmpfs(t) // without reflinks
 	for _, sub := range []string{"l", "u", "w"} {
 		must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
 	}

@@ -62,6 +62,10 @@ func TestRun(t *testing.T) {
 // the overlay if it lies in it.
 func TestRunPlaces(t *testing.T) {
 	dir, base := runDirs(t)
+	onRoot, err := locate(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ cwd, base, script, want string }{
 		{base + "/sub", base, "pwd -P; ls; cat ../f", base + "/sub\ng\nbase"},
 		{base + "/sub", ".", "pwd -P; echo x >new; ls; ls ..", base + "/sub\ng\nnew\nf\nold\nsub\n"},
@@ -69,6 +73,9 @@ func TestRunPlaces(t *testing.T) {
 		{base + "/sub", "/", "pwd -P; rm g; ls", base + "/sub\n"},
 		{base + "/sub", filepath.Dir(dir), "pwd -P; rm ../f; ls ..", base + "/sub\nold\nsub\n"},
 	} {
+		if c.base == "/" && onRoot.Mountpoint != "/" {
+			continue // on another file system, which is shown as it is
+		}
 		r := call(t, c.cwd, "run", "--base", c.base, "sh", "-c", c.script)
 		if r.code != 0 || r.stdout != c.want {
 			t.Errorf("%+v: %+v", c, r)

@@ -5,6 +5,7 @@ package journal
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -94,6 +95,7 @@ var genOp = rapid.Custom(func(t *rapid.T) Op {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir := filepath.Join(t.TempDir(), "plyfs")
+		all := []string{dir} // of a few MiB each
 		j, m := open(t, dir, quiet), newModel()
 		rt.Repeat(map[string]func(*rapid.T){
 			"apply": func(rt *rapid.T) {
@@ -108,6 +110,7 @@ func TestModel(t *testing.T) {
 			"sync":   func(*rapid.T) { must(t, j.Sync()) },
 			"crash": func(*rapid.T) {
 				dir = copyDir(t, dir)
+				all = append(all, dir)
 				must(t, j.Close())
 				j = open(t, dir, quiet)
 			},
@@ -120,6 +123,9 @@ func TestModel(t *testing.T) {
 		must(t, j.Close())
 		if p, err := Check(dir); err != nil || len(p) > 0 {
 			rt.Fatalf("Check: %v, %v", p, err)
+		}
+		for _, dir := range all {
+			must(t, os.RemoveAll(dir))
 		}
 	})
 }
