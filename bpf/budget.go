@@ -68,11 +68,25 @@ func (p *programs) askAgain(c *call, pr *program, k uint32, took time.Duration) 
 // longer made. It itself cannot be ended.
 const hangTime = time.Second
 
-// watch switches the programs off when a call of them does not come back.
+// A sighting is how often in a row a call was seen under way. Time alone says
+// nothing: the whole process may have been stopped, or its container or machine.
+type sighting struct {
+	at    int64 // when it began
+	looks time.Duration
+}
+
+// watch, called every watchEvery, switches the programs off when a call of them
+// does not come back.
 func (p *programs) watch() {
-	now := monotonic()
+	p.watching.Lock()
+	defer p.watching.Unlock()
 	for k := range p.since {
-		if at := p.since[k].Load(); at != 0 && now-time.Duration(at) > hangTime {
+		s, at := &p.seen[k], p.since[k].Load()
+		if at == 0 || at != s.at {
+			*s = sighting{at: at}
+			continue
+		}
+		if s.looks++; s.looks >= hangTime/watchEvery {
 			why := fmt.Sprintf("a call has not returned for %v", hangTime)
 			p.budget.off.CompareAndSwap(nil, &why)
 			return

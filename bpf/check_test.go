@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// secondsAtMost is what checking may take on a busy machine.
+const secondsAtMost = 30 * time.Second
+
 func mustCheck(t *testing.T, path string) *Report {
 	t.Helper()
 	before := fds(t)
@@ -20,7 +23,7 @@ func mustCheck(t *testing.T, path string) *Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > 4*time.Second {
+	if took := time.Since(start); took > secondsAtMost {
 		t.Errorf("checking took %v", took)
 	}
 	var text bytes.Buffer
@@ -69,7 +72,7 @@ func TestCheckWarns(t *testing.T) {
 // A slow program is measured for a while only.
 func TestCheckSlow(t *testing.T) {
 	r := mustCheck(t, build(t, "slow.c", "-DALWAYS"))
-	if p := r.Programs[1]; !strings.Contains(p.Slow, "slow: over the budget of 5 ms") {
+	if p := r.Programs[1]; !strings.Contains(p.Slow, "slow: over the budget of 5 ms") || p.Runs > measureRuns/2 {
 		t.Errorf("%+v", p)
 	}
 	if len(r.Warnings) == 0 {

@@ -14,6 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Policies are refused where others can write, and so they are in the directories
+// of the tests.
+func init() { unix.Umask(0o022) }
+
 // build compiles testdata/file with plyfs.h and gives the object's path.
 func build(t testing.TB, file string, flags ...string) string {
 	t.Helper()

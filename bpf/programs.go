@@ -5,6 +5,7 @@ package bpf
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -28,6 +29,8 @@ type programs struct {
 	lastEpoch             atomic.Uint64 // for after Close
 	slots                 slots
 	since                 [slotCount]atomic.Int64 // when the call in a slot began, + 1; 0: none
+	watching              sync.Mutex
+	seen                  [slotCount]sighting // by watch
 	budget                budget
 
 	users  atomic.Int64 // calls being made, and 1 until Close

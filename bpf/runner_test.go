@@ -127,6 +127,7 @@ func TestSlow(t *testing.T) {
 	c := p.get()
 	defer p.put(c)
 	mustRun(t, p, c, opOpen, pre)
+	waited := p.snapshot().Programs[1].Slow // for a processor, on a busy machine
 	c.In.Size = 1
 	if _, err := p.run(c, opOpen, pre); !errors.Is(err, errSwitchedOff) {
 		t.Fatalf("error %v", err)
@@ -139,7 +140,7 @@ func TestSlow(t *testing.T) {
 			}
 		}
 	}
-	if took := time.Since(start); took > 100*time.Millisecond {
+	if took := time.Since(start); took > 5*time.Second { // each would take more than 5 ms
 		t.Errorf("2000 calls of programs that are switched off took %v", took)
 	}
 	t.Log(p.whyOff())
@@ -147,7 +148,7 @@ func TestSlow(t *testing.T) {
 	if !strings.Contains(s.Off, "section ply/file/open/pre took ") || !strings.Contains(s.Off, "the budget is 5 ms") {
 		t.Errorf("reason %q", s.Off)
 	}
-	if pr := s.Programs[1]; pr.Slow != 1 || pr.Runs != 2 {
+	if pr := s.Programs[1]; pr.Slow != waited+1 || pr.Runs != 2 {
 		t.Errorf("%+v", pr)
 	}
 }

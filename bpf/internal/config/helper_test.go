@@ -7,7 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// What others can write is refused: so the directories of the tests are not such.
+func init() { unix.Umask(0o022) }
 
 var known = Known{Handlers: []string{"image-location", "mail"}, Layers: 3}
 
