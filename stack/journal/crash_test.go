@@ -47,19 +47,25 @@ func crashWriter(dir string) {
 }
 
 func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
-	for range 6 {
+	for round := range 6 {
 		dir := filepath.Join(t.TempDir(), "plyfs")
 		cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 		cmd.Env = append(os.Environ(), crashChild+"="+dir)
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
-		timer := time.AfterFunc(time.Duration(20+rand.IntN(250))*time.Millisecond, func() { cmd.Process.Kill() })
+		patience := time.Minute
+		if round == 0 {
+			patience = time.Duration(rand.IntN(100)) * time.Millisecond // perhaps before it begins
+		}
+		timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 		acked := -1
 		for s := bufio.NewScanner(out); s.Scan(); {
 			// The kill may cut a number on its way; the number before it counts then.
 			if n, err := strconv.Atoi(s.Text()); err == nil && n == acked+1 {
-				acked = n
+				if acked = n; n == 0 {
+					timer.Reset(time.Duration(rand.IntN(250)) * time.Millisecond)
+				}
 			}
 		}
 		timer.Stop()
