@@ -196,6 +196,10 @@ func eventually(ok func() bool) bool {
 	}
 }
 
+// leastOf3 is for what the kernel keeps: it drops that when memory gets short, or
+// when somebody has it do so, but not each time.
+func leastOf3(count func() int64) int64 { return min(count(), count(), count()) }
+
 // still makes a mount that does nothing only because time has passed: for what is
 // before a sync.
 func still(c *Config) { c.still = true }
