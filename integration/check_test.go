@@ -227,3 +227,34 @@ func TestCheckLive(t *testing.T) {
 	wantNames(t, u.path("a"))
 	wantFile(t, u.path("b"), "3")
 }
+
+// TestCheckPaths names the layers in other ways than the mount did, on a file
+// system without a UUID, where the journal knows layers by their paths.
+func TestCheckPaths(t *testing.T) {
+	requirePlyfs(t, "plyfs check")
+	fs := newFS(t, "ext4", 16, "-U", "00000000-0000-0000-0000-000000000000")
+	for _, n := range []string{"upper", "work", "mnt"} {
+		makeTree(t, fs+"/"+n, nil)
+	}
+	makeTree(t, fs+"/low", []string{"f=1"})
+	link := tempDir(t) + "/link"
+	must(t, os.Symlink(fs, link))
+	run(t, fs, plyfsBin, "mount", "-o", "lowerdir=low,upperdir=upper,workdir=work", "mnt")
+	must(t, os.Remove(fs+"/mnt/f"))
+	run(t, fs, plyfsBin, "umount", "mnt")
+	for _, dir := range []string{fs, link} {
+		for _, prefix := range []string{"", "./", link + "/", fs + "/"} {
+			for _, repair := range []bool{false, true} {
+				args := []string{"check", prefix + "upper", prefix + "work", prefix + "low"}
+				if repair {
+					args = append(args, "--repair")
+				}
+				cmd := exec.Command(plyfsBin, args...)
+				cmd.Dir = dir
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Errorf("%q: %v: %s", args, err, out)
+				}
+			}
+		}
+	}
+}

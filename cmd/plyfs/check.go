@@ -81,7 +81,12 @@ func check(args []string, repair bool) (*stack.CheckReport, error) {
 	if repair {
 		do = stack.Repair
 	}
-	r, err := do(stack.Config{Upper: args[0], Work: args[1], Lowers: args[2:]})
+	// As mount names them, for so the journal knows them.
+	m := &mountOptions{Config: stack.Config{Upper: args[0], Work: args[1], Lowers: args[2:]}}
+	if err := m.absolute(); err != nil {
+		return nil, err
+	}
+	r, err := do(m.Config)
 	return r, inUse(err)
 }
 
