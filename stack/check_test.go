@@ -402,3 +402,27 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+// A repair after a kill leaves to the mount what that will count, or it would be
+// counted twice.
+func TestRepairBeforeARecount(t *testing.T) {
+	m := mountOver(t, nil, layer(t, "file a 1", "link a b", "link a c"))
+	writePath(t, m.path("a"), "2")
+	m.unmount()
+	// What a kill leaves between the removal of b and its count.
+	must(t, unix.Mknod(m.upper+"/b", unix.S_IFCHR, 0))
+	must(t, os.WriteFile(m.work+"/plyfs/"+liveMark, nil, 0o600))
+	r, err := Repair(m.config())
+	must(t, err)
+	if !hasKind(r, "links-few") {
+		t.Errorf("the name that is not counted is not told: %s", findingsText(r))
+	}
+	m = mountConfig(t, Config{Upper: m.upper, Work: m.work, Lowers: m.lowers, Mountpoint: m.mnt})
+	if n := statOf(t, m.path("c")).Nlink; n != 2 {
+		t.Errorf("%d links, want 2", n)
+	}
+	m.unmount()
+	r, err = Check(m.config())
+	must(t, err)
+	wantClean(t, "after the recount", r)
+}

@@ -26,6 +26,11 @@ type linkCheck struct {
 	all    map[journal.Origin]lowerNames
 	shown  map[journal.Origin]uint32
 	copies map[journal.Origin]upperCopy // a copy in upper
+
+	// After a crash the next mount counts what upper hides and no record covers
+	// (see recount): an account that says so already would count it twice.
+	recounted bool
+	uncounted map[journal.Origin]uint32
 }
 
 // lowerNames are the names of a lower inode.
@@ -44,7 +49,8 @@ type upperCopy struct {
 
 func newLinkCheck() linkCheck {
 	return linkCheck{wanted: map[journal.Origin]bool{}, inos: map[uint64]bool{}, index: map[journal.Origin]bool{},
-		all: map[journal.Origin]lowerNames{}, shown: map[journal.Origin]uint32{}, copies: map[journal.Origin]upperCopy{}}
+		all: map[journal.Origin]lowerNames{}, shown: map[journal.Origin]uint32{}, copies: map[journal.Origin]upperCopy{},
+		uncounted: map[journal.Origin]uint32{}}
 }
 
 // sawCopy notes an upper name of a copy with an account, or the index's.
@@ -83,6 +89,8 @@ func (c *checker) loadIndex() {
 	for o := range l.index {
 		c.indexed(o)
 	}
+	var st unix.Stat_t
+	l.recounted = !c.live && c.fs.work.Stat(liveMark, &st) == nil && (len(l.index) > 0 || st.Size > 0)
 }
 
 // indexed checks a copy in the index.
@@ -118,11 +126,40 @@ func (c *checker) countShown(d *checkDir, names map[string]uint8, covers map[str
 	if len(c.links.wanted) == 0 || d.low == nil || d.unsure {
 		return nil
 	}
+	if err := c.countUncounted(d, names, covers); err != nil {
+		return err
+	}
 	return c.countLower(d.low, func(name string) bool {
 		_, upper := names[name]
 		_, covered := covers[name]
 		return !upper && !covered
 	}, func(o journal.Origin, _ *unix.Stat_t) { c.links.shown[o]++ })
+}
+
+// countUncounted counts the lower names that upper hides and that the next mount
+// will count, as recountName does.
+func (c *checker) countUncounted(d *checkDir, names map[string]uint8, covers map[string]struct{}) error {
+	if !c.links.recounted {
+		return nil
+	}
+	for name, typ := range names {
+		if _, covered := covers[name]; covered || typ == unix.DT_DIR {
+			continue
+		}
+		h, err := d.low.lookup(c.fs, name)
+		if err != nil {
+			return err
+		}
+		if h == nil || h.dirs != nil || h.st.Nlink < 2 {
+			continue
+		}
+		o, err := h.originOf(c.fs)
+		if err != nil {
+			return err
+		}
+		c.links.uncounted[o]++
+	}
+	return nil
 }
 
 // countLower calls found for each name of a wanted inode in a merged lower
@@ -214,7 +251,9 @@ func (c *checker) checkAccount(o journal.Origin) {
 	names, indexed := l.all[o], l.index[o]
 	what := fmt.Sprintf("inode %d of lower layer %d", o.Ino, o.Layer)
 	right := journal.Links{Nlink: names.nlink, Gone: names.count - min(l.shown[o], names.count)}
-	set := func(r *repairer) error { return r.j.Apply(journal.SetLinks(o, right)) }
+	now := right // until the next mount has counted
+	now.Gone -= min(l.uncounted[o], now.Gone)
+	set := func(r *repairer) error { return r.j.Apply(journal.SetLinks(o, now)) }
 	switch {
 	case names.count == 0 && indexed:
 		c.add(Finding{Severity: Violation, Kind: "index-lower", Path: c.fs.index.Path() + "/" + indexName(o), What: "it is a copy of " + what + ", which is not there",
@@ -232,6 +271,9 @@ func (c *checker) checkAccount(o journal.Origin) {
 		}
 		c.add(f)
 	case acc.Gone < right.Gone && !c.live:
+		if acc.Gone >= now.Gone {
+			set = nil
+		}
 		c.add(Finding{Severity: Note, Kind: "links-few", Path: path, fix: set,
 			What: fmt.Sprintf("it says that %d names of %s are gone, and %d are: they are counted when the next mount meets them", acc.Gone, what, right.Gone)})
 	case acc.Nlink != names.nlink && !c.live:
