@@ -72,7 +72,7 @@ const hangTime = time.Second
 // nothing: the whole process may have been stopped, or its container or machine.
 type sighting struct {
 	at    int64 // when it began
-	looks time.Duration
+	looks int
 }
 
 // watch, called every watchEvery, switches the programs off when a call of them
@@ -86,7 +86,7 @@ func (p *programs) watch() {
 			*s = sighting{at: at}
 			continue
 		}
-		if s.looks++; s.looks >= hangTime/watchEvery {
+		if s.looks++; s.looks >= int(hangTime/watchEvery) {
 			why := fmt.Sprintf("a call has not returned for %v", hangTime)
 			p.budget.off.CompareAndSwap(nil, &why)
 			return

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layers/layertest"
 )
 
 // The main thread cannot end: a test that changes a thread's credential would
@@ -28,29 +30,10 @@ func TestMain(m *testing.M) {
 	r.Close()
 	w.Close()
 	unix.Umask(0o022)
-	undo := tempElsewhere()
+	undo := layertest.TempElsewhere()
 	code := m.Run()
 	undo()
 	os.Exit(code)
-}
-
-// tempElsewhere puts the directories of the tests on a tmpfs where they would be
-// on an overlay, as in a container: that holds no whiteouts, and little can be
-// stacked on it.
-func tempElsewhere() (undo func()) {
-	var st unix.Statfs_t
-	if unix.Statfs(os.TempDir(), &st) != nil || st.Type != unix.OVERLAYFS_SUPER_MAGIC {
-		return func() {}
-	}
-	dir, err := os.MkdirTemp("", "plyfs-layers-")
-	if err != nil || unix.Mount("tmpfs", dir, "tmpfs", 0, "") != nil {
-		return func() { _ = os.Remove(dir) }
-	}
-	_ = os.Setenv("TMPDIR", dir)
-	return func() {
-		_ = unix.Unmount(dir, unix.MNT_DETACH)
-		_ = os.Remove(dir)
-	}
 }
 
 func needRoot(t testing.TB) {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/layers/layertest"
 )
 
 // cutChildEnv holds the cutJob of a child process: the test binary, as a daemon
@@ -35,29 +37,10 @@ func TestMain(m *testing.M) {
 		runCutChild(s)
 	}
 	unix.Umask(0) // as it is from the first mount on
-	undo := tempElsewhere()
+	undo := layertest.TempElsewhere()
 	code := m.Run()
 	undo()
 	os.Exit(code)
-}
-
-// tempElsewhere puts the directories of the tests on a tmpfs where they would be
-// on an overlay, as in a container: that holds no whiteouts, and little can be
-// stacked on it.
-func tempElsewhere() (undo func()) {
-	var st unix.Statfs_t
-	if unix.Statfs(os.TempDir(), &st) != nil || st.Type != unix.OVERLAYFS_SUPER_MAGIC {
-		return func() {}
-	}
-	dir, err := os.MkdirTemp("", "plyfs-stack-")
-	if err != nil || unix.Mount("tmpfs", dir, "tmpfs", 0, "") != nil {
-		return func() { _ = os.Remove(dir) }
-	}
-	_ = os.Setenv("TMPDIR", dir)
-	return func() {
-		_ = unix.Unmount(dir, unix.MNT_DETACH)
-		_ = os.Remove(dir)
-	}
 }
 
 // A cutJob says what a child serves, and up to which point: when it has passed

@@ -45,7 +45,8 @@ func (fs *FS) Mount() error {
 		return &Error{Kind: KindEnvironment, Path: target, Msg: "the kernel did not begin the FUSE conversation"}
 	}
 	if err := setPropagation(target, fs.cfg.Propagation); err != nil {
-		_ = unix.Unmount(target, unix.MNT_DETACH)
+		_ = unix.Unmount(target, unix.MNT_FORCE|unix.MNT_DETACH)
+		fs.server.wg.Wait() // requests use what Close closes
 		return err
 	}
 	fs.background(fs.notifier)

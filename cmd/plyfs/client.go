@@ -24,7 +24,11 @@ func dial(m mount) (*net.UnixConn, error) {
 		return net.DialTimeout("unix", socketPath(runDir, m.device()), dialTimeout)
 	}
 	conn, err := connect()
-	if noListener(err) && probe(m.Mountpoint) == nil {
+	var answer error
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		answer = probe(m.Mountpoint)
+	}
+	if noListener(err) && answer == nil {
 		// A mount that began a moment ago has its socket when it answers.
 		conn, err = connect()
 	}
@@ -33,7 +37,7 @@ func dial(m mount) (*net.UnixConn, error) {
 		return conn.(*net.UnixConn), nil
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fail(exitEnvironment, "%s: only root may ask the daemon; run plyfs as root", m.Mountpoint)
-	case isDead(probe(m.Mountpoint)):
+	case isDead(answer):
 		return nil, saysDead(m)
 	case noListener(err) && covers(m, runDir):
 		return nil, fail(exitFailure, "%s: the daemon cannot be asked: its mount lies over its control socket in %s", m.Mountpoint, runDir)
